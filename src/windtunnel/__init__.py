@@ -1,0 +1,1 @@
+"""windtunnel puts systems under test."""

@@ -1,0 +1,178 @@
+"""Every error this package raises on purpose.
+
+::
+
+    WindtunnelError
+    ├── ConfigError              the experiment's description is wrong (exit code 2)
+    │   ├── TunableError         a tunable or a value for one
+    │   └── MissingService       an environment needs a service nobody provides
+    ├── EnvironmentFailed        a step of a trial did not succeed; the trial fails, nothing else does
+    │   ├── CommandFailed        a script line ended with a status other than 0
+    │   ├── StepTimedOut         a step used up its time
+    │   └── ResultsInvalid       what the trial reported cannot be used
+    ├── OptimizerError           an optimizer could not propose or learn
+    └── StorageError             the database, or what was asked of it
+        ├── NotADatabase         the file is something else
+        ├── SchemaMismatch       made by a newer windtunnel, or by another program
+        ├── StorageUnavailable   locked, full, read-only or unreachable
+        ├── ExperimentMismatch   the stored experiment has other objectives or tunables
+        ├── NotFound             no such experiment, trial or configuration
+        ├── TrialAlreadyFinished a second, different outcome for one trial
+        └── StaleTrial           the trial was taken over by another attempt
+
+Messages say what was wanted, what was found, where, and what to do. They never hold a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+__all__ = [
+    "CommandFailed",
+    "ConfigError",
+    "EnvironmentFailed",
+    "ExperimentMismatch",
+    "MissingService",
+    "NotADatabase",
+    "NotFound",
+    "OptimizerError",
+    "ResultsInvalid",
+    "SchemaMismatch",
+    "StaleTrial",
+    "StepTimedOut",
+    "StorageError",
+    "StorageUnavailable",
+    "TrialAlreadyFinished",
+    "TunableError",
+    "WindtunnelError",
+]
+
+
+class WindtunnelError(Exception):
+    """The root of all errors of this package."""
+
+
+class ConfigError(WindtunnelError):
+    """The description of an experiment is wrong.
+
+    :ivar message: what is wrong, without the place.
+    :ivar path: keys and indices that lead to the wrong value, from the root of the description.
+    :ivar source: the file it was read from, or None for a mapping built in code.
+    :ivar line: 1-based line in that file, when it is known.
+    """
+
+    def __init__(
+        self, message: str, *, path: Sequence[str | int] = (), source: str | None = None, line: int | None = None
+    ) -> None:
+        self.message = message
+        self.path = tuple(path)
+        self.source = source
+        self.line = line
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        if self.source is not None:
+            where = f"{self.source}:{self.line}: " if self.line is not None else f"{self.source}: "
+        else:
+            where = ".".join(map(str, self.path)) + ": " if self.path else ""
+        return where + self.message
+
+    def within(self, *prefix: str | int) -> Self:
+        """The same error, seen from further out: ``prefix`` leads to where its path began."""
+        self.path = (*prefix, *self.path)
+        return self
+
+
+class TunableError(ConfigError, ValueError):
+    """A tunable is declared wrongly, is unknown, or is given a value outside its domain."""
+
+
+class MissingService(ConfigError):
+    """An environment asks for a service that was not given to it."""
+
+
+class EnvironmentFailed(WindtunnelError):
+    """A step of a trial did not succeed. The trial is recorded as failed with this message."""
+
+
+class CommandFailed(EnvironmentFailed):
+    """A script line ended with a status other than 0.
+
+    :ivar step: ``setup``, ``run`` or ``teardown``.
+    :ivar command: the line as it was written.
+    :ivar exit_status: the status; negative for a signal.
+    """
+
+    def __init__(
+        self, *, step: str, command: str, exit_status: int, stdout_tail: str = "", stderr_tail: str = "", hint: str = ""
+    ) -> None:
+        self.step = step
+        self.command = command
+        self.exit_status = exit_status
+        self.stdout_tail = stdout_tail
+        self.stderr_tail = stderr_tail
+        ending = f"was killed by signal {-exit_status}" if exit_status < 0 else f"ended with status {exit_status}"
+        lines = [f"{step} failed: {command!r} {ending}" + (f"; {hint}" if hint else "")]
+        for name, tail in (("stderr", stderr_tail), ("stdout", stdout_tail)):
+            if tail.strip():
+                lines.append(f"--- end of {name} ---\n{tail.rstrip()}")
+        super().__init__("\n".join(lines))
+
+
+class StepTimedOut(EnvironmentFailed):
+    """A step of a trial used up its time and was stopped."""
+
+    def __init__(self, *, step: str, seconds: float) -> None:
+        self.step = step
+        self.seconds = seconds
+        super().__init__(f"{step} was stopped after its time limit of {seconds:g} s; raise timeouts.{step} if it needs longer")
+
+
+class ResultsInvalid(EnvironmentFailed):
+    """What a trial reported is missing, unreadable or not a finite number."""
+
+
+class OptimizerError(WindtunnelError):
+    """An optimizer could not propose a configuration or learn from an outcome."""
+
+
+class StorageError(WindtunnelError):
+    """Something is wrong with the database or with what was asked of it."""
+
+
+class NotADatabase(StorageError):
+    """The file exists and is not a database."""
+
+
+class SchemaMismatch(StorageError):
+    """The database was made by a newer windtunnel or holds another program's tables."""
+
+
+class StorageUnavailable(StorageError):
+    """The database is locked, full, read-only or cannot be reached."""
+
+
+class ExperimentMismatch(StorageError):
+    """The stored experiment has other objectives or tunables than the one being opened."""
+
+
+class NotFound(StorageError):
+    """There is no such experiment, trial or configuration.
+
+    :ivar known: what there is, for the message.
+    """
+
+    def __init__(self, what: str, wanted: object, known: Sequence[object] = ()) -> None:
+        self.known = tuple(known)
+        listing = f"; there are: {', '.join(map(str, self.known[:10]))}" if self.known else ""
+        more = " …" if len(self.known) > 10 else ""
+        super().__init__(f"no {what} {wanted!r}{listing}{more}")
+
+
+class TrialAlreadyFinished(StorageError):
+    """The trial has an outcome already, and it is another one."""
+
+
+class StaleTrial(StorageError):
+    """The trial's lease was lost: another attempt holds the trial now, so this one's word is refused."""

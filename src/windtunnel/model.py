@@ -1,0 +1,247 @@
+"""The values that travel through the engine: frozen, and made of the standard library only."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from windtunnel.tunables import TunableGroups
+
+__all__ = [
+    "Direction",
+    "History",
+    "NewTrial",
+    "RunResult",
+    "Sample",
+    "Status",
+    "StatusReport",
+    "Summary",
+    "Timeouts",
+    "Trial",
+    "TrialRecord",
+    "Value",
+    "utc_now",
+]
+
+Value = int | float | str | None
+"""A parameter's value. None stands for a tunable that has none yet."""
+
+Direction = Literal["min", "max"]
+
+
+def utc_now() -> datetime:
+    """The current time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Status(enum.Enum):
+    """The state of a trial, or of an environment."""
+
+    UNKNOWN = 0
+    PENDING = 1
+    READY = 2
+    RUNNING = 3
+    SUCCEEDED = 4
+    CANCELED = 5
+    FAILED = 6
+    TIMED_OUT = 7
+
+    @classmethod
+    def parse(cls, text: object) -> Status:
+        """A status from its name in any case, its number, or a Status; UNKNOWN for anything else."""
+        if isinstance(text, Status):
+            return text
+        if isinstance(text, str):
+            name = text.strip().upper()
+            if name in cls.__members__:
+                return cls[name]
+            text = int(name) if name.isdecimal() else None
+        if isinstance(text, int) and not isinstance(text, bool) and 0 <= text <= cls.TIMED_OUT.value:
+            return cls(text)
+        return cls.UNKNOWN
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing has gone wrong: waiting, ready, running or succeeded."""
+        return self in _GOOD
+
+    @property
+    def is_pending(self) -> bool:
+        return self is Status.PENDING
+
+    @property
+    def is_ready(self) -> bool:
+        return self is Status.READY
+
+    @property
+    def is_completed(self) -> bool:
+        """Nothing more will happen: succeeded, failed, canceled or timed out."""
+        return self in _COMPLETED
+
+    @property
+    def is_succeeded(self) -> bool:
+        return self is Status.SUCCEEDED
+
+    @property
+    def is_failed(self) -> bool:
+        return self is Status.FAILED
+
+    @property
+    def is_canceled(self) -> bool:
+        return self is Status.CANCELED
+
+    @property
+    def is_timed_out(self) -> bool:
+        return self is Status.TIMED_OUT
+
+    def can_become(self, new: Status) -> bool:
+        """Whether a stored trial may go from this status to ``new``.
+
+        A running trial goes back to PENDING when its lease expires or it is released. CANCELED goes back to
+        PENDING only when an interrupted experiment is resumed; the other outcomes are final.
+        """
+        return new in _NEXT[self]
+
+
+_GOOD = frozenset({Status.PENDING, Status.READY, Status.RUNNING, Status.SUCCEEDED})
+_COMPLETED = frozenset({Status.SUCCEEDED, Status.CANCELED, Status.FAILED, Status.TIMED_OUT})
+_NEXT: Mapping[Status, frozenset[Status]] = {
+    Status.UNKNOWN: frozenset({Status.PENDING}),
+    Status.PENDING: frozenset({Status.RUNNING, Status.CANCELED}),
+    Status.READY: frozenset({Status.RUNNING, Status.PENDING, Status.CANCELED}),
+    Status.RUNNING: _COMPLETED | {Status.PENDING},
+    Status.SUCCEEDED: frozenset(),
+    Status.CANCELED: frozenset({Status.PENDING}),
+    Status.FAILED: frozenset(),
+    Status.TIMED_OUT: frozenset(),
+}
+
+
+class Sample(NamedTuple):
+    """One point of telemetry."""
+
+    timestamp: datetime
+    metric: str
+    value: float | int | str
+
+
+class RunResult(NamedTuple):
+    """What a run gave: its status, when it ended (aware UTC), and its metrics if it succeeded."""
+
+    status: Status
+    timestamp: datetime
+    metrics: dict[str, Any] | None = None
+
+
+class StatusReport(NamedTuple):
+    """What an environment says of itself, with the telemetry gathered since it was last asked."""
+
+    status: Status
+    timestamp: datetime
+    telemetry: list[Sample]
+
+
+class History(NamedTuple):
+    """Completed trials as parallel lists: what an optimizer learns from."""
+
+    trial_ids: list[int]
+    configs: list[dict[str, Any]]
+    scores: list[dict[str, Any] | None]
+    status: list[Status]
+
+
+_EMPTY: Mapping[str, Value] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One configuration to be run, as it was stored or claimed.
+
+    :ivar trial_id: numbered from 1 within its experiment.
+    :ivar parameters: values that are not tuned but belong to this trial alone.
+    :ivar attempt: how many times it has been claimed, 0 before the first.
+    :ivar token: grows with every claim; a write that carries an old one is refused.
+    :ivar owner: the worker that holds the lease, if any.
+    """
+
+    experiment_id: str
+    trial_id: int
+    config_id: int
+    tunables: TunableGroups
+    parameters: Mapping[str, Value] = field(default_factory=lambda: _EMPTY)
+    status: Status = Status.PENDING
+    attempt: int = 0
+    token: int = 0
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrial:
+    """A trial to be added.
+
+    :ivar priority: higher ones are claimed first; default 0.
+    :ivar not_before: do not start earlier; default at once.
+    """
+
+    tunables: TunableGroups
+    parameters: Mapping[str, Value] = field(default_factory=lambda: _EMPTY)
+    priority: int = 0
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """A trial as it is read back for people: what was run, where, when, and what came of it."""
+
+    trial_id: int
+    config_id: int
+    status: Status
+    attempt: int
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any] | None
+    failure: str | None
+    host: str | None
+    started: datetime | None
+    ended: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long each part of a trial may take; None means no limit.
+
+    :ivar teardown: also the grace that clean-up gets when a trial is cancelled.
+    :ivar status: one poll of ``Environment.status``.
+    :ivar trial: set-up and run together.
+    """
+
+    setup: timedelta | None = None
+    run: timedelta | None = None
+    teardown: timedelta = timedelta(seconds=30)
+    status: timedelta = timedelta(seconds=10)
+    trial: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """An experiment at the end of a session; the counts are over all its sessions.
+
+    :ivar objectives: metric → direction, the most important first.
+    :ivar best: the best trial of the configuration with the best mean of the first objective.
+    :ivar failed: trials that failed or timed out.
+    :ivar interrupted: whether the session was stopped before the experiment was complete.
+    """
+
+    experiment_id: str
+    objectives: Mapping[str, Direction]
+    best: TrialRecord | None
+    trials: int
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    canceled: int
+    interrupted: bool = False

@@ -1,0 +1,245 @@
+"""Options: from a parsed mapping to typed, immutable values, once, with errors a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from windtunnel.errors import ConfigError
+
+__all__ = [
+    "REFERENCE",
+    "Count",
+    "Duration",
+    "OptionalDuration",
+    "Options",
+    "as_text",
+    "expand",
+    "nearest",
+    "parse_duration",
+    "parse_options",
+    "shown",
+]
+
+O = TypeVar("O", bound="Options")  # noqa: E741
+
+
+class Options(BaseModel):
+    """Base of all option classes: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False
+    )
+
+
+# Durations and counts
+
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?\s*", re.ASCII)
+_LONGEST_S = 1e9
+
+
+def parse_duration(value: object) -> timedelta:
+    """A duration from ``30``, ``'30s'``, ``'1.5h'`` or ``'1m 30s'``; a bare number is seconds.
+
+    Units are ms, s, m (or min), h and d; the resolution is a microsecond.
+
+    :raises ValueError: if it is none of these, not positive, or longer than 30 years.
+    """
+    seconds = _seconds(value)
+    # Written so that NaN is refused too, and what would round to nothing.
+    if seconds is None or not 1e-6 <= seconds < _LONGEST_S:
+        raise ValueError(f"expected a duration such as 30s, 5m or 1.5h, found {shown(value)}")
+    return timedelta(seconds=seconds)
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return min(value, _LONGEST_S)
+    if not isinstance(value, str):
+        return None
+    seconds, position = 0.0, 0
+    while position < len(value) and (match := _DURATION.match(value, position)):
+        seconds += float(match[1]) * _UNITS[match[2] or "s"]
+        position = match.end()
+    return seconds if position == len(value) else None
+
+
+def _parse_limit(value: object) -> timedelta | None:
+    return None if value is None else parse_duration(value)
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+OptionalDuration = Annotated[timedelta | None, BeforeValidator(_parse_limit)]
+"""A duration, or None for no limit."""
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+"""An integer of at least 1; neither true nor ``'1'`` is one."""
+
+
+# Errors
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A hint that names the known key most like ``name``, or lists them all; empty if there are none."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""
+
+
+def shown(value: object) -> str:
+    """``value`` as a message shows it: as a configuration file would write it, and never long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def parse_options(cls: type[O], raw: Mapping[str, Any], *, path: Sequence[str | int] = ()) -> O:
+    """``raw`` as an instance of ``cls``.
+
+    :param path: where ``raw`` stands in the whole description, for the error.
+    :raises ConfigError: for the first unknown key, wrong type or missing value.
+    """
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"expected a mapping, found {shown(raw)}", path=path)
+    try:
+        return cls.model_validate(dict(raw))
+    except ValidationError as exc:
+        raise _as_config_error(cls, raw, exc).within(*path) from None
+
+
+def _as_config_error(cls: type[Options], raw: Mapping[str, Any], exc: ValidationError) -> ConfigError:
+    # An unknown key usually explains the missing one beside it, so it is told first.
+    first = min(exc.errors(), key=lambda error: error["type"] != "extra_forbidden")
+    loc = first["loc"]
+    where = _existing(raw, loc)
+    match first["type"]:
+        case "extra_forbidden":
+            return ConfigError(
+                f"unknown key {loc[-1]!r}{nearest(loc[-1], _fields_at(cls, loc[:-1]))}", path=where
+            )
+        case "missing":
+            return ConfigError(f"missing key {loc[-1]!r}", path=(*where, loc[-1]))
+        case "value_error":
+            inner = first.get("ctx", {}).get("error")
+            if isinstance(inner, ConfigError):
+                return inner.within(*where)
+            return ConfigError(str(inner or first["msg"]), path=where)
+    return ConfigError(f"{_expectation(first)}, found {shown(first['input'])}{_choice(first)}", path=where)
+
+
+def _existing(raw: object, loc: Sequence[str | int]) -> tuple[str | int, ...]:
+    """The part of ``loc`` that leads through ``raw``; pydantic adds names of union members and validators."""
+    path: list[str | int] = []
+    for step in loc:
+        entries = dict(enumerate(raw)) if isinstance(raw, list | tuple) else raw
+        if isinstance(entries, Mapping) and step in entries:
+            raw = entries[step]
+            path.append(step)
+    return tuple(path)
+
+
+_KINDS = {
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a string",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "invalid_key": "keys that are strings",
+    "literal_error": "{expected}",
+    "greater_than": "a value above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "a value below {lt}",
+    "less_than_equal": "at most {le}",
+    "string_too_short": "at least {min_length} character(s)",
+    "string_too_long": "at most {max_length} characters",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+}
+
+
+def _expectation(error: ErrorDetails) -> str:
+    kind = _KINDS.get(error["type"])
+    if kind is None:
+        return error["msg"][0].lower() + error["msg"][1:]
+    return "expected " + kind.format(**error.get("ctx", {}))
+
+
+def _choice(error: ErrorDetails) -> str:
+    """A hint when the value is nearly one of those allowed."""
+    if error["type"] != "literal_error":
+        return ""
+    allowed = re.findall(r"'([^']*)'", error.get("ctx", {})["expected"])
+    hint = nearest(error["input"], allowed)
+    return hint if "did you mean" in hint else ""
+
+
+def _fields_at(cls: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """The keys known at ``loc`` below ``cls``, as they are written."""
+    current = cls
+    for step in loc:
+        fields = {field.alias or name: field for name, field in current.model_fields.items()}
+        if step in fields:
+            current = _model_in(fields[str(step)].annotation) or BaseModel
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """The option class inside ``X``, ``X | None``, ``tuple[X, ...]`` or ``dict[str, X]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
+
+
+# Names in values
+
+REFERENCE = re.compile(r"\$(?:\$|(?P<brace>\{)?(?P<name>[A-Za-z_]\w*)(?(brace)\}))", re.ASCII)
+"""``$name``, ``${name}`` or ``$$`` (for which the group ``name`` is None)."""
+
+
+def as_text(value: object) -> str:
+    """A parameter's value inside a longer text: like ``str``, but true and false as files write them."""
+    return shown(value) if isinstance(value, bool) else str(value)
+
+
+def expand(text: str, names: Mapping[str, object], *, missing_ok: bool = False) -> str:
+    """``text`` with ``$name`` and ``${name}`` replaced, once; ``$$`` is a dollar sign.
+
+    :param missing_ok: leave a name that is not known as it stands.
+    :raises ConfigError: for a name that is not known.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name is None:
+            return "$"
+        if name in names:
+            return as_text(names[name])
+        if missing_ok:
+            return match[0]
+        raise ConfigError(
+            f"${name} is not defined{nearest(name, map(str, names))}; give it with -g {name}=VALUE"
+        )
+
+    return REFERENCE.sub(value, text)

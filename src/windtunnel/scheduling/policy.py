@@ -1,0 +1,68 @@
+"""Decisions, without any doing: counts in, numbers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from windtunnel.model import Direction, RunResult, Status
+
+__all__ = ["configurations_tried", "judge", "suggestions_due"]
+
+_AHEAD = 512
+"""Trials stored ahead at most, when asking early costs nothing."""
+
+
+def suggestions_due(
+    *, total: int, budget: int, pending: int, free: int, concurrency: int, repeats: int, learns: bool
+) -> int:
+    """How many new configurations to ask for now.
+
+    An optimizer that learns is asked only for slots that are free, since a later suggestion knows more. Others are
+    asked ahead in batches, so that no slot waits for them.
+
+    :param total: trials the experiment has.
+    :param budget: trials it shall have in the end.
+    :param pending: trials that wait to be claimed.
+    :param free: slots without a trial.
+    """
+    remaining = budget - total
+    if remaining <= 0:
+        return 0
+    if learns:
+        wanted = free - pending
+    else:
+        ahead = min(max(2 * concurrency, 64), _AHEAD)
+        wanted = ahead - pending if pending <= ahead // 2 else 0
+        wanted = max(wanted, free - pending)
+    return max(0, math.ceil(min(wanted, remaining) / repeats))
+
+
+def configurations_tried(total: int, repeats: int) -> int:
+    """How many configurations ``total`` trials came from: where the optimizer of a resumed experiment goes on."""
+    return math.ceil(total / repeats)
+
+
+def judge(result: RunResult, objectives: Mapping[str, Direction]) -> tuple[RunResult, str | None]:
+    """The result as it may be stored, and why it fails if it does: every objective must be a finite number."""
+    if not result.status.is_succeeded:
+        return result, None
+    metrics = result.metrics or {}
+    for name in objectives:
+        problem = _problem(name, metrics)
+        if problem is not None:
+            return result._replace(status=Status.FAILED), problem
+    return result, None
+
+
+def _problem(name: str, metrics: Mapping[str, Any]) -> str | None:
+    if name not in metrics:
+        given = ", ".join(map(repr, metrics)) or "nothing"
+        return f"the run gave no objective {name!r}; it gave {given}"
+    value = metrics[name]
+    try:
+        finite = not isinstance(value, str | bool) and math.isfinite(value)
+    except TypeError:
+        finite = False
+    return None if finite else f"the objective {name!r} must be a finite number, found {value!r}"

@@ -1,0 +1,174 @@
+"""One trial from set-up to teardown."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+import anyio
+
+from windtunnel.environments.base import Environment
+from windtunnel.errors import ConfigError, EnvironmentFailed, StepTimedOut
+from windtunnel.model import Direction, RunResult, Status, Timeouts, Trial, utc_now
+from windtunnel.protocols import TelemetrySink
+from windtunnel.scheduling.hosts import Slot
+from windtunnel.scheduling.policy import judge
+from windtunnel.telemetry.sampler import poll, sample
+
+__all__ = ["Outcome", "TrialRunner"]
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+    """What came of a trial, and why it did not succeed."""
+
+    result: RunResult
+    failure: str | None = None
+
+
+class TrialRunner:
+    """Runs trials in environments. It keeps nothing of a trial that has ended.
+
+    :param poll_period: how often the status of an environment that reports one is asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeouts: Timeouts,
+        objectives: Mapping[str, Direction],
+        poll_period: timedelta = timedelta(seconds=1),
+    ) -> None:
+        self._timeouts = timeouts
+        self._objectives = objectives
+        self._poll_period = poll_period
+        self._graces: set[anyio.CancelScope] = set()
+
+    async def run(self, trial: Trial, slot: Slot, sink: TelemetrySink) -> Outcome:
+        """Set up, run, watch, tear down. Teardown runs to its end or its time limit, also when cancelled.
+
+        :raises ConfigError: if the environment's description is wrong, which no other trial would survive either.
+        """
+        environment = slot.environment
+        try:
+            environment.attach(sink)
+            with _limit("trial", self._timeouts.trial):
+                return await self._set_up_and_run(environment, trial, slot, sink)
+        except StepTimedOut as exc:
+            return _without_success(Status.TIMED_OUT, str(exc))
+        except EnvironmentFailed as exc:
+            return _without_success(Status.FAILED, str(exc))
+        except ConfigError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - an environment's own bug fails its trial and nothing else
+            logger.debug("trial %d raised", trial.trial_id, exc_info=True, extra={"trial_id": trial.trial_id})
+            return _without_success(Status.FAILED, _described(exc))
+        finally:
+            environment.attach(None)
+            await self._tear_down(environment, trial)
+
+    def cut_grace(self) -> None:
+        """Stop waiting for the teardowns that run now."""
+        for scope in self._graces:
+            scope.cancel()
+
+    async def _set_up_and_run(
+        self, environment: Environment, trial: Trial, slot: Slot, sink: TelemetrySink
+    ) -> Outcome:
+        parameters = {
+            **trial.parameters,
+            "experiment_id": trial.experiment_id,
+            "trial_id": trial.trial_id,
+            "trial_runner_id": slot.runner_id,
+            "host": slot.host.name,
+        }
+        with _limit("setup", self._timeouts.setup):
+            if not await environment.setup(trial.tunables, parameters):
+                return _without_success(Status.FAILED, environment.failure or "setup failed")
+        result = await self._watched(environment, sink)
+        judged, problem = judge(result, self._objectives)
+        if judged.status.is_succeeded:
+            return Outcome(judged)
+        if not judged.status.is_completed:
+            problem = f"run ended with status {judged.status.name}, which is not an outcome"
+            judged = judged._replace(status=Status.FAILED)
+        return Outcome(
+            judged, problem or environment.failure or f"run ended with status {judged.status.name}"
+        )
+
+    async def _watched(self, environment: Environment, sink: TelemetrySink) -> RunResult:
+        """Run with the sampler beside it, if there is anything to sample."""
+        if not environment.is_polled:
+            with _limit("run", self._timeouts.run):
+                return await environment.run()
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                await sample(environment, sink, period=self._poll_period, timeout=self._timeouts.status)
+
+            group.start_soon(watch, name="sampler")
+            result: RunResult | Exception
+            try:
+                with _limit("run", self._timeouts.run):
+                    result = await environment.run()
+            except Exception as exc:  # noqa: BLE001 - told after the group, which would wrap it
+                result = exc
+            group.cancel_scope.cancel()
+        if isinstance(result, Exception):
+            raise result
+        await poll(environment, sink, timeout=self._timeouts.status)  # the tail
+        return result
+
+    async def _tear_down(self, environment: Environment, trial: Trial) -> None:
+        grace = self._timeouts.teardown.total_seconds()
+        with anyio.move_on_after(grace, shield=True) as scope:
+            self._graces.add(scope)
+            try:
+                await environment.teardown()
+            except Exception as exc:  # noqa: BLE001 - the outcome stands; the operator must know
+                logger.warning(
+                    "teardown of trial %d failed: %s",
+                    trial.trial_id,
+                    exc,
+                    extra={"trial_id": trial.trial_id, "action": "teardown_failed"},
+                )
+            finally:
+                self._graces.discard(scope)
+        if scope.cancelled_caught:
+            logger.warning(
+                "teardown of trial %d was cut off after at most %g s; something of it may be left behind",
+                trial.trial_id,
+                grace,
+                extra={"trial_id": trial.trial_id, "action": "teardown_cut"},
+            )
+
+
+def _without_success(status: Status, failure: str) -> Outcome:
+    return Outcome(RunResult(status, utc_now(), None), failure)
+
+
+def _described(exc: Exception) -> str:
+    """An unexpected error with the place it came from."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(exc).__name__}: {exc}{where}"
+
+
+@contextmanager
+def _limit(step: str, timeout: timedelta | None) -> Iterator[None]:
+    """Stop the block after ``timeout``.
+
+    :raises StepTimedOut: if that happened.
+    """
+    if timeout is None:
+        yield
+        return
+    with anyio.move_on_after(timeout.total_seconds()) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise StepTimedOut(step=step, seconds=timeout.total_seconds())

@@ -1,0 +1,44 @@
+"""Alembic, from revision 1. Loaded only when a database has to be upgraded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from windtunnel.storage.schema import VERSION_TABLE, metadata
+
+__all__ = ["revisions", "upgrade"]
+
+
+def _scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return ScriptDirectory.from_config(config)
+
+
+def revisions() -> set[str]:
+    """Every revision that can be upgraded from."""
+    return {script.revision for script in _scripts().walk_revisions()}
+
+
+def upgrade(connection: Connection, target: str = "head") -> None:
+    """Run the migrations up to ``target`` on ``connection``, in its transaction."""
+    scripts = _scripts()
+    context = EnvironmentContext(
+        Config(),
+        scripts,
+        fn=lambda revision, _context: scripts._upgrade_revs(target, revision),  # noqa: SLF001
+    )
+    with context:
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            version_table=VERSION_TABLE,
+            render_as_batch=True,
+            transactional_ddl=True,
+        )
+        context.run_migrations()

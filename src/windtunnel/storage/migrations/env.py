@@ -1,0 +1,1 @@
+"""Alembic wants this file; ``windtunnel.storage.migrate`` sets up the environment itself."""

@@ -1,0 +1,465 @@
+"""The writes, as plain functions of a connection: each applies a batch of like operations in few statements.
+
+They only touch the connection, so that a group can be rolled back and applied again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Dialect, Table, and_, bindparam, insert, literal, select, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from windtunnel.errors import NotFound, StaleTrial, StorageError, TrialAlreadyFinished
+from windtunnel.model import Status
+from windtunnel.storage.schema import config, experiment, metric, status_is, telemetry, trial, trial_attempt
+
+__all__ = [
+    "ORDER",
+    "Addition",
+    "Claim",
+    "Claimed",
+    "Completion",
+    "Extension",
+    "NewRow",
+    "Points",
+    "Release",
+    "add_trials",
+    "claim",
+    "extend",
+    "finish",
+    "record",
+    "register_metrics",
+    "release",
+]
+
+_CHUNK = 500
+"""Values in one IN list: within every database's limit on parameters."""
+
+
+class NewRow(NamedTuple):
+    digest: str
+    params: str
+    parameters: str | None
+    priority: int
+    not_before_us: int
+
+
+class Addition(NamedTuple):
+    experiment: int
+    rows: Sequence[NewRow]
+    at_most: int | None = None
+
+
+class Claim(NamedTuple):
+    experiment: int
+    owner: str
+    limit: int
+    lease_us: int
+
+
+class Claimed(NamedTuple):
+    trial_id: int
+    config_id: int
+    parameters: str | None
+    priority: int
+    attempt: int
+    token: int
+    params: str
+
+
+class Extension(NamedTuple):
+    experiment: int
+    owner: str
+    lease_us: int
+
+
+class Points(NamedTuple):
+    experiment: int
+    trial_id: int
+    attempt: int
+    token: int
+    rows: Sequence[tuple[int, int, float | None, str | None]]  # ts_us, metric_id, number, text
+
+
+class Completion(NamedTuple):
+    experiment: int
+    trial_id: int
+    token: int
+    status: int
+    ended_us: int
+    metrics: str | None
+    score: float | None
+    failure: str | None
+    host: str | None
+
+
+class Release(NamedTuple):
+    experiment: int
+    trial_id: int
+    token: int
+    reason: str
+
+
+def now_us(_connection: Connection) -> int:
+    """The time leases are counted in: this machine's, since an SQLite file is only shared on one machine."""
+    return time.time_ns() // 1000
+
+
+def insert_new(table: Table, dialect: Dialect) -> Any:
+    """An INSERT that leaves rows alone whose key is there already."""
+    if dialect.name == "mysql":
+        return mysql.insert(table).prefix_with("IGNORE")
+    return (postgresql if dialect.name == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
+
+
+@lru_cache(maxsize=16)
+def _insert_new_sql(table: Table, dialect_name: str, dialect: Dialect) -> str:
+    """The text of ``insert_new`` with one positional parameter a column: nothing is faster for many rows."""
+    return str(
+        insert_new(table, dialect).values({c: bindparam(c.name) for c in table.c}).compile(dialect=dialect)
+    )
+
+
+def _chunks(values: Iterable[Any]) -> Iterable[list[Any]]:
+    rest = list(values)
+    while rest:
+        yield rest[:_CHUNK]
+        rest = rest[_CHUNK:]
+
+
+# Adding
+
+
+def config_ids(connection: Connection, new: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """digest → id for each (digest, params), stored now if it was not."""
+    params = dict(new)
+    connection.execute(
+        insert_new(config, connection.dialect), [{"digest": d, "params": p} for d, p in params.items()]
+    )
+    found: dict[str, int] = {}
+    for digests in _chunks(params):
+        rows = connection.execute(select(config.c.digest, config.c.id).where(config.c.digest.in_(digests)))
+        found.update((digest, config_id) for digest, config_id in rows)
+    return found
+
+
+def add_trials(connection: Connection, additions: Sequence[Addition]) -> list[list[tuple[int, int]]]:
+    """Store the trials as PENDING; (trial_id, config_id) of each that was stored, in order."""
+    ids = config_ids(
+        connection, ((row.digest, row.params) for addition in additions for row in addition.rows)
+    )
+    now = now_us(connection)
+    rows: list[dict[str, Any]] = []
+    added: list[list[tuple[int, int]]] = []
+    for addition in additions:
+        first, count = _take_trial_ids(connection, addition)
+        numbered = [(first + i, ids[row.digest]) for i, row in enumerate(addition.rows[:count])]
+        added.append(numbered)
+        rows += [
+            _pending_row(addition.experiment, trial_id, config_id, row, now)
+            for (trial_id, config_id), row in zip(numbered, addition.rows, strict=False)
+        ]
+    if rows:
+        connection.execute(insert(trial), rows)
+    return added
+
+
+def _pending_row(experiment_pk: int, trial_id: int, config_id: int, row: NewRow, now: int) -> dict[str, Any]:
+    return {
+        "experiment": experiment_pk,
+        "trial_id": trial_id,
+        "config_id": config_id,
+        "status": Status.PENDING.value,
+        "priority": row.priority,
+        "attempt": 0,
+        "token": 0,
+        "not_before_us": row.not_before_us,
+        "created_us": now,
+        "parameters": row.parameters,
+    }
+
+
+def _take_trial_ids(connection: Connection, addition: Addition) -> tuple[int, int]:
+    """Reserve numbers for the addition: the first, and how many fit. Updating before reading keeps writers apart."""
+    this = experiment.c.id == addition.experiment
+    count = len(addition.rows)
+    connection.execute(
+        update(experiment).where(this).values(next_trial_id=experiment.c.next_trial_id + count)
+    )
+    after: int = connection.execute(select(experiment.c.next_trial_id).where(this)).scalar_one()
+    first = after - count
+    if addition.at_most is not None and after - 1 > addition.at_most:
+        count = max(0, addition.at_most - first + 1)
+        connection.execute(update(experiment).where(this).values(next_trial_id=first + count))
+    return first, count
+
+
+# Claiming
+
+
+def claim(connection: Connection, claims: Sequence[Claim]) -> list[list[Claimed]]:
+    """Lease pending trials, the highest priority and then the oldest first."""
+    now = now_us(connection)
+    for experiment_pk, owner in {(c.experiment, c.owner) for c in claims}:
+        _reap(connection, experiment_pk, owner, now)
+    claimed = [_claim_one(connection, one, now) for one in claims]
+    params = _params_of(connection, {row.config_id for rows in claimed for row in rows})
+    return [[Claimed(*row, params[row.config_id]) for row in rows] for rows in claimed]
+
+
+_DUE = (
+    select(trial.c.trial_id)
+    .where(
+        trial.c.experiment == bindparam("experiment_pk"),
+        status_is(Status.PENDING),
+        trial.c.not_before_us <= bindparam("now"),
+    )
+    .order_by(trial.c.priority.desc(), trial.c.trial_id)
+    .limit(bindparam("count"))
+    .with_for_update(skip_locked=True)
+)
+_CLAIM = (
+    update(trial)
+    .where(trial.c.experiment == bindparam("experiment_pk"), trial.c.trial_id.in_(_DUE.scalar_subquery()))
+    .values(
+        status=Status.RUNNING.value,
+        owner=bindparam("new_owner"),
+        token=trial.c.token + 1,
+        attempt=trial.c.attempt + 1,
+        started_us=bindparam("now"),
+        ended_us=None,
+        failure=None,
+        lease_until_us=bindparam("until"),
+    )
+    .returning(
+        trial.c.trial_id,
+        trial.c.config_id,
+        trial.c.parameters,
+        trial.c.priority,
+        trial.c.attempt,
+        trial.c.token,
+    )
+)
+
+
+def _claim_one(connection: Connection, one: Claim, now: int) -> list[Any]:
+    rows = connection.execute(
+        _CLAIM,
+        {
+            "experiment_pk": one.experiment,
+            "now": now,
+            "count": one.limit,
+            "new_owner": one.owner,
+            "until": now + one.lease_us,
+        },
+    ).all()
+    return sorted(rows, key=lambda row: (-row.priority, row.trial_id))
+
+
+def _params_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
+    params: dict[int, str] = {}
+    for some in _chunks(ids):
+        rows = connection.execute(select(config.c.id, config.c.params).where(config.c.id.in_(some)))
+        params.update((config_id, text) for config_id, text in rows)
+    return params
+
+
+_EXPIRED = select(trial.c.trial_id, trial.c.token).where(
+    trial.c.experiment == bindparam("experiment_pk"),
+    status_is(Status.RUNNING),
+    trial.c.lease_until_us < bindparam("now"),
+    trial.c.owner != bindparam("me"),
+)
+
+
+def _reap(connection: Connection, experiment_pk: int, me: str, now: int) -> None:
+    """Send the trials of workers that fell silent back to the queue.
+
+    Not one's own: an expired lease of ours means that our heartbeat is late, and it is about to come.
+    """
+    rows = connection.execute(_EXPIRED, {"experiment_pk": experiment_pk, "now": now, "me": me}).all()
+    if rows:
+        release(
+            connection,
+            [Release(experiment_pk, trial_id, token, "its worker fell silent") for trial_id, token in rows],
+        )
+
+
+def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict[int, int]]:
+    """Renew all leases of an owner in one statement; trial_id → token of those it holds."""
+    now = now_us(connection)
+    held: list[dict[int, int]] = []
+    for one in extensions:
+        mine = and_(
+            trial.c.experiment == one.experiment, status_is(Status.RUNNING), trial.c.owner == one.owner
+        )
+        connection.execute(update(trial).where(mine).values(lease_until_us=now + one.lease_us))
+        held.append(
+            {i: t for i, t in connection.execute(select(trial.c.trial_id, trial.c.token).where(mine))}
+        )
+    return held
+
+
+def release(connection: Connection, releases: Sequence[Release]) -> list[None | StorageError]:
+    """Put running trials back into the queue; what this attempt was stays in ``trial_attempt``."""
+    now = now_us(connection)
+    outcomes: list[None | StorageError] = []
+    for one in releases:
+        held = and_(
+            trial.c.experiment == one.experiment,
+            trial.c.trial_id == one.trial_id,
+            trial.c.token == one.token,
+            status_is(Status.RUNNING),
+        )
+        archive_attempts(connection, held, now, one.reason)
+        back = update(trial).where(held).values(status=Status.PENDING.value, owner=None, lease_until_us=None)
+        hit = connection.execute(back).rowcount
+        outcomes.append(None if hit else _stale(one.trial_id))
+    return outcomes
+
+
+def archive_attempts(connection: Connection, which: Any, now: int, reason: str) -> None:
+    """Copy the attempts of the trials ``which`` into ``trial_attempt``."""
+    columns = [
+        "experiment",
+        "trial_id",
+        "attempt",
+        "owner",
+        "host",
+        "started_us",
+        "ended_us",
+        "status",
+        "reason",
+    ]
+    attempts = select(
+        *(trial.c[name] for name in columns[:6]),
+        literal(now),
+        literal(Status.CANCELED.value),
+        literal(reason),
+    ).where(which)
+    connection.execute(insert(trial_attempt).from_select(columns, attempts))
+
+
+# Telemetry
+
+
+def register_metrics(connection: Connection, names: Sequence[Sequence[str]]) -> list[dict[str, int]]:
+    """name → id of each metric, stored now if it was not."""
+    wanted = {name for some in names for name in some}
+    connection.execute(insert_new(metric, connection.dialect), [{"name": name} for name in sorted(wanted)])
+    found: dict[str, int] = {}
+    for some in _chunks(wanted):
+        rows = connection.execute(select(metric.c.name, metric.c.id).where(metric.c.name.in_(some)))
+        found.update((name, metric_id) for name, metric_id in rows)
+    return [{name: found[name] for name in some} for some in names]
+
+
+def record(connection: Connection, requests: Sequence[Sequence[Points]]) -> list[list[None | StorageError]]:
+    """Append points of trials that are held. A point that is there already is left as it is."""
+    held = _held(connection, [batch for batches in requests for batch in batches])
+    rows = [
+        (batch.experiment, batch.trial_id, batch.attempt, *row)
+        for batches in requests
+        for batch in batches
+        if (batch.experiment, batch.trial_id, batch.token) in held
+        for row in batch.rows
+    ]
+    if rows:
+        dialect = connection.dialect
+        connection.exec_driver_sql(_insert_new_sql(telemetry, dialect.name, dialect), rows)
+    return [
+        [None if (b.experiment, b.trial_id, b.token) in held else _stale(b.trial_id) for b in batches]
+        for batches in requests
+    ]
+
+
+def _held(connection: Connection, batches: Sequence[Points]) -> set[tuple[int, int, int]]:
+    """(experiment, trial_id, token) of the trials that still run under the token of their batch."""
+    wanted: defaultdict[int, set[int]] = defaultdict(set)
+    for batch in batches:
+        wanted[batch.experiment].add(batch.trial_id)
+    held: set[tuple[int, int, int]] = set()
+    for experiment_pk, trial_ids in wanted.items():
+        for some in _chunks(trial_ids):
+            rows = connection.execute(
+                select(trial.c.trial_id, trial.c.token).where(
+                    trial.c.experiment == experiment_pk, trial.c.trial_id.in_(some), status_is(Status.RUNNING)
+                )
+            )
+            held.update((experiment_pk, trial_id, token) for trial_id, token in rows)
+    return held
+
+
+# Finishing
+
+_FINISH = (
+    update(trial)
+    .where(
+        trial.c.experiment == bindparam("experiment_pk"),
+        trial.c.trial_id == bindparam("trial"),
+        trial.c.token == bindparam("held_token"),
+        status_is(Status.RUNNING),
+    )
+    .values(
+        status=bindparam("new_status"),
+        ended_us=bindparam("ended"),
+        metrics=bindparam("new_metrics"),
+        score=bindparam("new_score"),
+        failure=bindparam("new_failure"),
+        host=bindparam("new_host"),
+        lease_until_us=None,
+    )
+)
+_FINISH_NAMES = (
+    "experiment_pk",
+    "trial",
+    "held_token",
+    "new_status",
+    "ended",
+    "new_metrics",
+    "new_score",
+    "new_failure",
+    "new_host",
+)
+
+
+def finish(connection: Connection, completions: Sequence[Completion]) -> list[None | StorageError]:
+    """Store outcomes of trials that are held. The same outcome again changes nothing."""
+    result = connection.execute(_FINISH, [dict(zip(_FINISH_NAMES, one, strict=True)) for one in completions])
+    if result.rowcount == len(completions):
+        return [None] * len(completions)
+    return [_finished(connection, one) for one in completions]
+
+
+def _finished(connection: Connection, one: Completion) -> None | StorageError:
+    """Whether ``one`` is what the trial's row now says."""
+    row = connection.execute(
+        select(trial.c.status, trial.c.token, trial.c.metrics).where(
+            trial.c.experiment == one.experiment, trial.c.trial_id == one.trial_id
+        )
+    ).one_or_none()
+    if row is None:
+        return NotFound("trial", one.trial_id)
+    if row.token != one.token or row.status < Status.SUCCEEDED.value:
+        return _stale(one.trial_id)
+    if (row.status, row.metrics) == (one.status, one.metrics):
+        return None
+    said = Status(row.status).name
+    return TrialAlreadyFinished(
+        f"trial {one.trial_id} is {said} already; the outcome {Status(one.status).name} is refused"
+    )
+
+
+def _stale(trial_id: int) -> StaleTrial:
+    return StaleTrial(
+        f"trial {trial_id} is not held under this token: its lease was lost or it has ended; this write is refused"
+    )
+
+
+ORDER = (register_metrics, add_trials, extend, record, finish, release, claim)
+"""In which order the kinds stand in one transaction: what frees a trial comes before what claims one."""

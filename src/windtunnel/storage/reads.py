@@ -1,0 +1,256 @@
+"""The reads, as plain functions of a connection. A fixed number of statements each, whatever the number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, and_, func, or_, select
+
+from windtunnel.model import Direction, History, Status, TrialRecord
+from windtunnel.storage import values
+from windtunnel.storage.schema import IS_COMPLETED, config, experiment, metric, status_is, telemetry, trial
+
+__all__ = ["Counts", "Page"]
+
+PAGE = 256
+_TOLD = (Status.SUCCEEDED.value, Status.FAILED.value, Status.TIMED_OUT.value)
+
+
+class Counts(NamedTuple):
+    """How many trials of an experiment are in which state."""
+
+    total: int = 0
+    pending: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    canceled: int = 0
+    timed_out: int = 0
+
+
+class ExperimentRow(NamedTuple):
+    id: int
+    name: str
+    description: str
+    objectives: str
+    tunables: str
+
+
+class PendingRow(NamedTuple):
+    trial_id: int
+    config_id: int
+    params: str
+    parameters: str | None
+    status: int
+    attempt: int
+    token: int
+    owner: str | None
+    priority: int
+
+
+_EXPERIMENTS = select(
+    experiment.c.id,
+    experiment.c.name,
+    experiment.c.description,
+    experiment.c.objectives,
+    experiment.c.tunables,
+)
+
+
+def experiments(connection: Connection) -> list[ExperimentRow]:
+    return [ExperimentRow(*row) for row in connection.execute(_EXPERIMENTS.order_by(experiment.c.id))]
+
+
+def experiment_named(connection: Connection, name: str) -> ExperimentRow | None:
+    row = connection.execute(_EXPERIMENTS.where(experiment.c.name == name)).one_or_none()
+    return ExperimentRow(*row) if row else None
+
+
+def history(connection: Connection, experiment_pk: int, after: int) -> History:
+    """Completed trials after the trial ``after``; canceled ones taught nobody anything and are left out."""
+    rows = connection.execute(
+        select(trial.c.trial_id, config.c.params, trial.c.metrics, trial.c.status)
+        .join(config, config.c.id == trial.c.config_id)
+        .where(trial.c.experiment == experiment_pk, trial.c.trial_id > after, trial.c.status.in_(_TOLD))
+        .order_by(trial.c.trial_id)
+    ).all()
+    return History(
+        [row.trial_id for row in rows],
+        [values.load(row.params) for row in rows],
+        [values.load(row.metrics) if row.metrics is not None else None for row in rows],
+        [Status(row.status) for row in rows],
+    )
+
+
+def telemetry_of(
+    connection: Connection, experiment_pk: int, trial_id: int, attempt: int | None
+) -> list[tuple[int, str, float | None, str | None]]:
+    """(ts_us, metric, number, text) in order of time; of the newest attempt unless another is named."""
+    newest = (
+        select(trial.c.attempt)
+        .where(trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
+        .scalar_subquery()
+    )
+    rows = connection.execute(
+        select(telemetry.c.ts_us, metric.c.name, telemetry.c.number, telemetry.c.text)
+        .join(metric, metric.c.id == telemetry.c.metric_id)
+        .where(
+            telemetry.c.experiment == experiment_pk,
+            telemetry.c.trial_id == trial_id,
+            telemetry.c.attempt == (newest if attempt is None else attempt),
+        )
+        .order_by(telemetry.c.ts_us, telemetry.c.metric_id)
+    )
+    return [(ts_us, name, number, text) for ts_us, name, number, text in rows]
+
+
+def params_of_config(connection: Connection, config_id: int) -> str | None:
+    found: str | None = connection.execute(
+        select(config.c.params).where(config.c.id == config_id)
+    ).scalar_one_or_none()
+    return found
+
+
+def trial_exists(connection: Connection, experiment_pk: int, trial_id: int) -> bool:
+    wanted = and_(trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
+    return connection.execute(select(trial.c.trial_id).where(wanted)).one_or_none() is not None
+
+
+def counts(connection: Connection) -> dict[int, Counts]:
+    """experiment → its counts. Reads three small indexes instead of the trials."""
+    found: dict[int, dict[str, int]] = {}
+    for where in (status_is(Status.PENDING), status_is(Status.RUNNING), IS_COMPLETED):
+        rows = connection.execute(
+            select(trial.c.experiment, trial.c.status, func.count())
+            .where(where)
+            .group_by(trial.c.experiment, trial.c.status)
+        )
+        for experiment_pk, status, number in rows:
+            found.setdefault(experiment_pk, {})[Status(status).name.lower()] = number
+    return {pk: Counts(total=sum(by.values()), **by) for pk, by in found.items()}
+
+
+def best_trial_id(connection: Connection, experiment_pk: int, direction: Direction) -> int | None:
+    """The best trial of the best configuration: the one with the best mean over its succeeded trials.
+
+    With repeats the best single trial is mostly the luckiest one, so configurations are compared first.
+    """
+    mean, score = func.avg(trial.c.score), trial.c.score
+    succeeded = and_(
+        trial.c.experiment == experiment_pk,
+        IS_COMPLETED,
+        trial.c.status == Status.SUCCEEDED.value,
+        score.is_not(None),
+    )
+    first = select(trial.c.config_id).where(succeeded).group_by(trial.c.config_id)
+    first = first.order_by(mean if direction == "min" else mean.desc(), trial.c.config_id).limit(1)
+    chosen = connection.execute(first).scalar_one_or_none()
+    if chosen is None:
+        return None
+    best: int = connection.execute(
+        select(trial.c.trial_id)
+        .where(succeeded, trial.c.config_id == chosen)
+        .order_by(score if direction == "min" else score.desc(), trial.c.trial_id)
+        .limit(1)
+    ).scalar_one()
+    return best
+
+
+_RECORD = select(
+    trial.c.trial_id,
+    trial.c.config_id,
+    trial.c.status,
+    trial.c.attempt,
+    config.c.params,
+    trial.c.metrics,
+    trial.c.failure,
+    trial.c.host,
+    trial.c.started_us,
+    trial.c.ended_us,
+).join(config, config.c.id == trial.c.config_id)
+
+
+def records(connection: Connection, experiment_pk: int, after: int, limit: int = PAGE) -> list[TrialRecord]:
+    """The next trials after ``after``, in order of their ids."""
+    page = _RECORD.where(trial.c.experiment == experiment_pk, trial.c.trial_id > after).order_by(
+        trial.c.trial_id
+    )
+    return [_as_record(row) for row in connection.execute(page.limit(limit))]
+
+
+def record(connection: Connection, experiment_pk: int, trial_id: int) -> TrialRecord | None:
+    wanted = _RECORD.where(trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
+    row = connection.execute(wanted).one_or_none()
+    return _as_record(row) if row else None
+
+
+def _as_record(row: Any) -> TrialRecord:
+    return TrialRecord(
+        trial_id=row.trial_id,
+        config_id=row.config_id,
+        status=Status(row.status),
+        attempt=row.attempt,
+        config=values.load(row.params),
+        metrics=values.load(row.metrics) if row.metrics is not None else None,
+        failure=row.failure,
+        host=row.host,
+        started=values.from_us(row.started_us) if row.started_us is not None else None,
+        ended=values.from_us(row.ended_us) if row.ended_us is not None else None,
+    )
+
+
+class Page(NamedTuple):
+    """Where a listing of waiting trials goes on."""
+
+    status: Status
+    priority: int | None = None
+    trial_id: int = 0
+
+
+def pending(connection: Connection, experiment_pk: int, due_us: int, page: Page) -> list[PendingRow]:
+    """The next trials in ``page.status``, in the order in which they would be claimed."""
+    rows = connection.execute(_pending_query(experiment_pk, due_us, page).limit(PAGE))
+    return [PendingRow(*row) for row in rows]
+
+
+def _pending_query(experiment_pk: int, due_us: int, page: Page) -> Select[Any]:
+    query = (
+        select(
+            trial.c.trial_id,
+            trial.c.config_id,
+            config.c.params,
+            trial.c.parameters,
+            trial.c.status,
+            trial.c.attempt,
+            trial.c.token,
+            trial.c.owner,
+            trial.c.priority,
+        )
+        .join(config, config.c.id == trial.c.config_id)
+        .where(trial.c.experiment == experiment_pk, status_is(page.status), trial.c.not_before_us <= due_us)
+        .order_by(trial.c.priority.desc(), trial.c.trial_id)
+    )
+    if page.priority is None:
+        return query
+    same = and_(trial.c.priority == page.priority, trial.c.trial_id > page.trial_id)
+    return query.where(trial.c.priority <= page.priority, or_(trial.c.priority < page.priority, same))
+
+
+def owners(connection: Connection, experiment_pk: int) -> Sequence[str]:
+    """Who holds running trials."""
+    running = and_(trial.c.experiment == experiment_pk, status_is(Status.RUNNING), trial.c.owner.is_not(None))
+    return list(connection.execute(select(trial.c.owner).where(running).distinct()).scalars())
+
+
+def interrupted(connection: Connection, experiment_pk: int, reason: str) -> list[tuple[int, int]]:
+    """(trial_id, token) of the trials that were canceled for ``reason``."""
+    rows = connection.execute(
+        select(trial.c.trial_id, trial.c.token).where(
+            trial.c.experiment == experiment_pk,
+            IS_COMPLETED,
+            trial.c.status == Status.CANCELED.value,
+            trial.c.failure == reason,
+        )
+    )
+    return [(trial_id, token) for trial_id, token in rows]

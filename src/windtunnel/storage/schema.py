@@ -1,0 +1,174 @@
+"""The tables. Times are UTC integer microseconds, free-form values are JSON text (see ``values.py``).
+
+What grows: ``trial`` by one row a trial, ``telemetry`` by one row a point, ``config`` and ``metric`` by distinct
+content. A trial's row holds its current attempt; an attempt that ended without ending its trial (lease expired,
+released, interrupted) moves to ``trial_attempt``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    literal_column,
+    text,
+)
+from sqlalchemy.sql import ColumnElement
+
+from windtunnel.model import Status
+
+__all__ = [
+    "REVISION",
+    "VERSION_TABLE",
+    "config",
+    "experiment",
+    "metadata",
+    "metric",
+    "telemetry",
+    "trial",
+    "trial_attempt",
+]
+
+REVISION = "0001"
+"""The newest migration; a database that says something unknown here is not ours to touch."""
+VERSION_TABLE = "windtunnel_schema"
+
+_ID = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY counts up by itself on SQLite
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+experiment = Table(
+    "experiment",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("root_env_config", Text, nullable=False),
+    Column("objectives", Text, nullable=False),
+    Column("tunables", Text, nullable=False),
+    Column("next_trial_id", BigInteger, nullable=False, server_default=text("1")),
+    Column("created_us", BigInteger, nullable=False),
+    Column("windtunnel", String(32), nullable=False),
+)
+
+config = Table(
+    "config",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("params", Text, nullable=False),
+)
+
+trial = Table(
+    "trial",
+    metadata,
+    Column(
+        "experiment",
+        _ID,
+        ForeignKey("experiment.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("trial_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("config_id", _ID, ForeignKey("config.id"), nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("not_before_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("started_us", BigInteger),
+    Column("ended_us", BigInteger),
+    Column("lease_until_us", BigInteger),
+    Column("owner", String(255)),
+    Column("host", String(255)),
+    Column("parameters", Text),
+    Column("metrics", Text),
+    Column("score", Double),
+    Column("failure", Text),
+    CheckConstraint("status BETWEEN 0 AND 7", name="status"),
+    sqlite_with_rowid=False,
+)
+
+trial_attempt = Table(
+    "trial_attempt",
+    metadata,
+    Column("experiment", _ID, primary_key=True, autoincrement=False),
+    Column("trial_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("owner", String(255)),
+    Column("host", String(255)),
+    Column("started_us", BigInteger),
+    Column("ended_us", BigInteger, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["experiment", "trial_id"], ["trial.experiment", "trial.trial_id"], ondelete="CASCADE"
+    ),
+    sqlite_with_rowid=False,
+)
+
+metric = Table(
+    "metric",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(512), nullable=False, unique=True),
+)
+
+# Clustered by its key, so that the points of an attempt lie together: 29 bytes a point on SQLite.
+telemetry = Table(
+    "telemetry",
+    metadata,
+    Column("experiment", _ID, primary_key=True, autoincrement=False),
+    Column("trial_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("ts_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("metric_id", _ID, ForeignKey("metric.id"), primary_key=True, autoincrement=False),
+    Column("number", Double),
+    Column("text", Text),
+    ForeignKeyConstraint(
+        ["experiment", "trial_id"], ["trial.experiment", "trial.trial_id"], ondelete="CASCADE"
+    ),
+    sqlite_with_rowid=False,
+)
+
+
+def status_is(status: Status) -> ColumnElement[bool]:
+    """``status = n`` with the number written out: a partial index is not used for a bound parameter."""
+    return trial.c.status == literal_column(str(status.value))
+
+
+IS_COMPLETED: ColumnElement[bool] = trial.c.status >= literal_column(str(Status.SUCCEEDED.value))
+
+
+def _partial_index(name: str, where: ColumnElement[bool], *columns: object) -> Index:
+    """An index on the rows for which ``where`` holds; on every row where the database cannot do that."""
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)  # type: ignore[arg-type]  # mixed columns
+
+
+_partial_index(
+    "ix_trial_queue", status_is(Status.PENDING), trial.c.experiment, trial.c.priority.desc(), trial.c.trial_id
+)
+_partial_index("ix_trial_lease", status_is(Status.RUNNING), trial.c.experiment, trial.c.lease_until_us)
+_partial_index(
+    "ix_trial_outcome", IS_COMPLETED, trial.c.experiment, trial.c.status, trial.c.config_id, trial.c.score
+)

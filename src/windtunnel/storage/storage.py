@@ -1,0 +1,170 @@
+"""The store of experiments: open it with ``open_storage`` and take handles from it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from windtunnel.errors import NotFound, SchemaMismatch
+from windtunnel.model import Direction, TrialRecord
+from windtunnel.storage import maintenance, queries, reads
+from windtunnel.storage.database import Database, open_database
+from windtunnel.storage.experiment import Experiment
+from windtunnel.storage.schema import REVISION
+from windtunnel.storage.writer import GroupWriter
+from windtunnel.tunables import TunableGroups
+
+__all__ = ["ExperimentSummary", "Storage", "open_storage"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentSummary:
+    """One line of a listing.
+
+    :ivar objectives: metric → direction.
+    :ivar best: see ``Experiment.best``.
+    """
+
+    experiment_id: str
+    description: str
+    objectives: Mapping[str, Direction]
+    counts: reads.Counts
+    best: TrialRecord | None
+
+
+class Storage:
+    """Experiments in a database. Any number of tasks may use it; other processes may use the database too."""
+
+    def __init__(self, database: Database, writer: GroupWriter) -> None:
+        self._database = database
+        self._writer = writer
+        self._metrics: dict[str, int] = {}
+
+    @property
+    def place(self) -> str:
+        """The database's URL without its password."""
+        return self._database.place
+
+    @asynccontextmanager
+    async def experiment(
+        self,
+        *,
+        experiment_id: str,
+        tunables: TunableGroups | Mapping[str, object],
+        opt_targets: Mapping[str, Direction],
+        root_env_config: str = "",
+        description: str = "",
+    ) -> AsyncIterator[Experiment]:
+        """The experiment with this id, made now if there is none.
+
+        :param tunables: a TunableGroups, or the plain mapping of the config format.
+        :param opt_targets: metric → ``min`` or ``max``, the most important first.
+        :raises ExperimentMismatch: if it is stored with other objectives or tunables.
+        """
+        groups = tunables if isinstance(tunables, TunableGroups) else TunableGroups(tunables)
+        new = maintenance.NewExperiment(
+            name=experiment_id,
+            description=description,
+            root_env_config=root_env_config,
+            objectives=dict(opt_targets),
+            tunables=dict(groups.definition()),
+            windtunnel=importlib.metadata.version("windtunnel"),
+        )
+        key = await self._database.write(maintenance.ensure_experiment, new)
+        yield self._handle(key, experiment_id, groups, opt_targets)
+
+    async def open_experiment(self, experiment_id: str) -> Experiment:
+        """A handle on a stored experiment, as it was stored.
+
+        :raises NotFound: if there is none with this id.
+        """
+        row = await self._database.read(reads.experiment_named, experiment_id)
+        if row is None:
+            known = [one.name for one in await self._database.read(reads.experiments)]
+            raise NotFound("experiment", experiment_id, known)
+        return self._handle(
+            row.id, row.name, TunableGroups(json.loads(row.tunables)), json.loads(row.objectives)
+        )
+
+    async def experiments(self) -> list[ExperimentSummary]:
+        """Every experiment with its counts and its best trial, in order of their making."""
+        counts = await self._database.read(reads.counts)
+        rows = await self._database.read(reads.experiments)
+        summaries: list[ExperimentSummary] = []
+        for row in rows:
+            handle = self._handle(row.id, row.name, TunableGroups({}), json.loads(row.objectives))
+            number = counts.get(row.id, reads.Counts())
+            summaries.append(
+                ExperimentSummary(
+                    experiment_id=row.name,
+                    description=row.description,
+                    objectives=handle.opt_targets,
+                    counts=number,
+                    best=await handle.best() if number.succeeded else None,
+                )
+            )
+        return summaries
+
+    def _handle(
+        self, key: int, experiment_id: str, tunables: TunableGroups, opt_targets: Mapping[str, Direction]
+    ) -> Experiment:
+        return Experiment(
+            database=self._database,
+            writer=self._writer,
+            key=key,
+            experiment_id=experiment_id,
+            tunables=tunables,
+            opt_targets=opt_targets,
+            metrics=self._metrics,
+        )
+
+
+@asynccontextmanager
+async def open_storage(url: str = "sqlite:///windtunnel.db") -> AsyncIterator[Storage]:
+    """Open a database for as long as the block runs; an empty one gets its tables, an older one is upgraded.
+
+    :param url: ``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``sqlite:///:memory:``.
+    :raises StorageError: if it cannot be opened, is no database, is newer or belongs to another program.
+    """
+    async with open_database(url) as database:
+        await _prepare(database)
+        writer = GroupWriter(database, queries.ORDER)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(writer.run, name="storage writer")
+            try:
+                yield Storage(database, writer)
+            finally:
+                writer.close()
+
+
+async def _prepare(database: Database) -> None:
+    """Bring the schema up to date."""
+    try:
+        found = await database.read(maintenance.revision_of)
+        if found is None:
+            await database.write(maintenance.create)
+        elif found != REVISION:
+            await _upgrade(database, found)
+    except SchemaMismatch as exc:
+        raise SchemaMismatch(f"{database.place}: {exc}") from None
+
+
+async def _upgrade(database: Database, found: str) -> None:
+    from windtunnel.storage import migrate  # noqa: PLC0415 - Alembic is loaded for old databases only
+
+    if found not in migrate.revisions():
+        raise SchemaMismatch(
+            f"its schema {found!r} is newer than this windtunnel's {REVISION!r}; install a newer windtunnel"
+        )
+    logger.info(
+        "upgrading %s from schema %s to %s", database.place, found, REVISION, extra={"action": "upgrade"}
+    )
+    await database.write(migrate.upgrade)

@@ -1,0 +1,139 @@
+"""Group commit: whatever is waiting to be written goes into one transaction.
+
+A commit costs a disk flush, whatever it holds, so one task takes all queued operations, runs them as one closure in
+the driver's thread, commits once and wakes every caller. Nobody is told "done" before the commit.
+
+The queue needs no bound of its own: each caller waits for its operation, so it holds one entry a waiting task.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+import anyio
+from sqlalchemy import Connection
+
+from windtunnel.errors import StorageError, StorageUnavailable
+from windtunnel.storage.database import Database
+
+__all__ = ["Apply", "GroupWriter", "Outcome"]
+
+logger = logging.getLogger(__name__)
+
+P = TypeVar("P")
+R = TypeVar("R")
+Outcome = Any  # the result of an operation, or the StorageError that refuses it
+Apply = Callable[[Connection, Sequence[P]], Sequence[R | StorageError]]
+"""Applies operations of one kind; gives an outcome for each, in order. May be run again after a rollback."""
+
+_GROUP_LIMIT = 4000
+"""Operations in one transaction: bounds how long other processes wait for the lock."""
+_PATIENCE_S = 30.0
+"""A database that is locked by another program is tried again for this long."""
+
+
+class _Operation(Generic[P, R]):
+    __slots__ = ("apply", "done", "outcome", "payload")
+
+    def __init__(self, apply: Apply[P, R], payload: P) -> None:
+        self.apply = apply
+        self.payload = payload
+        self.done = anyio.Event()
+        self.outcome: R | Exception | None = None
+
+    def resolve(self, outcome: R | Exception) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+
+class GroupWriter:
+    """Takes operations from any task, writes them in groups. ``run`` must be running in a task group.
+
+    :param order: in which order the kinds of operations stand in a group.
+    """
+
+    def __init__(self, database: Database, order: Sequence[Apply[Any, Any]]) -> None:
+        self._database = database
+        self._rank = {apply: rank for rank, apply in enumerate(order)}
+        self._queue: list[_Operation[Any, Any]] = []
+        self._wake = anyio.Event()
+        self._closing = False
+
+    async def submit(self, apply: Apply[P, R], payload: P) -> R:
+        """Write ``payload`` and return its outcome once it is committed.
+
+        A cancelled caller still waits for the commit, so that it knows what was done.
+
+        :raises StorageError: if the operation is refused or the database fails.
+        """
+        if self._closing:
+            raise StorageError(f"{self._database.place} is closed; open the storage again")
+        operation = _Operation(apply, payload)
+        self._queue.append(operation)
+        self._wake.set()
+        # Bounded: the writer resolves every operation within its patience and the database's own limit.
+        with anyio.CancelScope(shield=True):
+            await operation.done.wait()
+        if isinstance(operation.outcome, Exception):
+            raise operation.outcome
+        return cast("R", operation.outcome)
+
+    async def run(self) -> None:
+        """Write groups until ``close``. Shielded: cancelled trials still have outcomes to store."""
+        with anyio.CancelScope(shield=True):
+            while not (self._closing and not self._queue):
+                await self._wake.wait()
+                self._wake = anyio.Event()
+                while self._queue:
+                    group, self._queue = self._queue[:_GROUP_LIMIT], self._queue[_GROUP_LIMIT:]
+                    await self._commit(group)
+
+    def close(self) -> None:
+        """Take nothing more; ``run`` ends when the queue is empty."""
+        self._closing = True
+        self._wake.set()
+
+    async def _commit(self, group: list[_Operation[Any, Any]]) -> None:
+        try:
+            await self._commit_together(group)
+        except StorageUnavailable as exc:
+            _resolve_all(group, [exc] * len(group))
+        except Exception as exc:
+            if len(group) == 1:
+                if not isinstance(exc, StorageError):
+                    logger.exception("a storage operation failed", extra={"action": "storage_bug"})
+                group[0].resolve(exc)
+                return
+            # One of them is bad, and the rollback undid all: alone, only the bad one fails.
+            for operation in group:
+                await self._commit([operation])
+
+    async def _commit_together(self, group: list[_Operation[Any, Any]]) -> None:
+        kinds: dict[Apply[Any, Any], list[_Operation[Any, Any]]] = {}
+        for operation in sorted(group, key=lambda o: self._rank[o.apply]):
+            kinds.setdefault(operation.apply, []).append(operation)
+
+        def apply_all(connection: Connection) -> list[Sequence[Outcome]]:
+            return [apply(connection, [o.payload for o in operations]) for apply, operations in kinds.items()]
+
+        outcomes = await self._patiently(apply_all)
+        for operations, results in zip(kinds.values(), outcomes, strict=True):
+            _resolve_all(operations, results)
+
+    async def _patiently(self, work: Callable[[Connection], R]) -> R:
+        deadline = anyio.current_time() + _PATIENCE_S
+        while True:
+            try:
+                return await self._database.write(work)
+            except StorageUnavailable as exc:
+                if "locked" not in str(exc) or anyio.current_time() > deadline:
+                    raise
+                logger.warning("%s; trying again", exc, extra={"action": "storage_locked"})
+                await anyio.sleep(0.05)
+
+
+def _resolve_all(operations: Sequence[_Operation[Any, Any]], outcomes: Sequence[Outcome]) -> None:
+    for operation, outcome in zip(operations, outcomes, strict=True):
+        operation.resolve(outcome)

@@ -1,0 +1,160 @@
+"""From running trials to the database, without losing a point.
+
+Samples wait here for a fraction of a second, so that many go into one transaction. The buffer is bounded over all
+trials together; when it is full, producers wait. After a crash at most one flush period is missing, and never a
+point whose ``record`` returned.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import anyio.lowlevel
+
+from windtunnel.errors import ResultsInvalid, StorageError
+from windtunnel.model import Sample, Trial
+
+__all__ = ["Recorder", "TrialSink"]
+
+logger = logging.getLogger(__name__)
+
+Batch = tuple[Trial, Sequence[Sample]]
+Write = Callable[[Sequence[Batch]], Awaitable[Sequence[StorageError | None]]]
+"""Stores batches in one transaction; the refusal of each, or None."""
+
+_MICROSECOND = timedelta(microseconds=1)
+_YIELD_EVERY = 256
+
+
+class Recorder:
+    """Buffers the telemetry of all running trials and flushes it periodically. ``run`` must be running.
+
+    :param write: stores the batches.
+    :param recorded: called with each batch once it is durable.
+    :param capacity: samples buffered over all trials; producers wait when it is reached.
+    :param period: how long a sample waits at most before it is written.
+    """
+
+    def __init__(
+        self,
+        write: Write,
+        *,
+        recorded: Callable[[Trial, Sequence[Sample]], None] | None = None,
+        capacity: int = 20_000,
+        period: timedelta = timedelta(milliseconds=200),
+    ) -> None:
+        self._write = write
+        self._recorded = recorded
+        self._capacity = capacity
+        self._period_s = period.total_seconds()
+        self._buffered = 0
+        self._filled: dict[TrialSink, None] = {}
+        self._urgent = anyio.Event()
+        self._room = anyio.Event()
+        self.refused = 0
+
+    def sink(self, trial: Trial) -> TrialSink:
+        """Where the samples of a claimed trial go."""
+        return TrialSink(self, trial)
+
+    async def run(self) -> None:
+        """Flush every period, or sooner when the buffer is filling, until cancelled."""
+        while True:
+            with anyio.move_on_after(self._period_s):
+                await self._urgent.wait()
+            await self.flush()
+
+    async def flush(self, *sinks: TrialSink) -> None:
+        """Write what is buffered, of all trials or of those given, and return when it is durable.
+
+        :raises StorageError: if the database fails.
+        """
+        chosen = sinks or tuple(self._filled)
+        batches = [(sink.trial, sink.take()) for sink in chosen if sink in self._filled]
+        for sink in chosen:
+            self._filled.pop(sink, None)
+        self._urgent = anyio.Event()
+        if not batches:
+            return
+        outcomes = await self._write(batches)
+        self._buffered -= sum(len(samples) for _, samples in batches)
+        self._room.set()
+        self._room = anyio.Event()
+        for (trial, samples), refusal in zip(batches, outcomes, strict=True):
+            if refusal is None:
+                if self._recorded is not None:
+                    self._recorded(trial, samples)
+            else:
+                self.refused += len(samples)
+                logger.warning(
+                    "%s", refusal, extra={"trial_id": trial.trial_id, "action": "telemetry_refused"}
+                )
+
+    def added(self, sink: TrialSink) -> bool:
+        """Count one more sample of ``sink``; False if the buffer is full now."""
+        self._buffered += 1
+        self._filled[sink] = None
+        if self._buffered * 2 >= self._capacity:
+            self._urgent.set()
+        return self._buffered < self._capacity
+
+    async def wait_for_room(self) -> None:
+        """Wait until there is room for more."""
+        while self._buffered >= self._capacity:
+            self._urgent.set()
+            await self._room.wait()
+
+
+class TrialSink:
+    """Takes the samples of one trial (a ``TelemetrySink``)."""
+
+    __slots__ = ("_count", "_last", "_recorder", "_samples", "trial")
+
+    def __init__(self, recorder: Recorder, trial: Trial) -> None:
+        self.trial = trial
+        self._recorder = recorder
+        self._samples: list[Sample] = []
+        self._count = 0
+        self._last = datetime.min.replace(tzinfo=UTC)
+
+    async def emit(self, metric: str, value: float | int | str, timestamp: datetime | None = None) -> None:
+        if timestamp is None:
+            timestamp = datetime.now(UTC)
+            if timestamp <= self._last:  # two points in one microsecond would be one in the database
+                timestamp = self._last + _MICROSECOND
+            self._last = timestamp
+        elif timestamp.tzinfo is None:
+            raise ValueError(
+                f"expected a time with a zone for {metric!r}, found {timestamp!r}; add tzinfo=UTC"
+            )
+        if not isinstance(value, float | int | str):
+            value = _as_number(metric, value)
+        self._samples.append(Sample(timestamp, metric, value))
+        if not self._recorder.added(self):
+            await self._recorder.wait_for_room()
+        self._count += 1
+        if self._count % _YIELD_EVERY == 0:
+            await anyio.lowlevel.checkpoint()  # a tight loop of emits must let the others run
+
+    async def emit_many(self, samples: Iterable[Sample]) -> None:
+        for timestamp, metric, value in samples:
+            await self.emit(metric, value, timestamp)
+
+    async def flush(self) -> None:
+        """Return when everything emitted so far is durable."""
+        await self._recorder.flush(self)
+
+    def take(self) -> list[Sample]:
+        """Hand over what is buffered."""
+        taken, self._samples = self._samples, []
+        return taken
+
+
+def _as_number(metric: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # numpy's scalars and Decimal come here
+    except (TypeError, ValueError):
+        raise ResultsInvalid(f"telemetry {metric!r} must be a number or text, found {value!r}") from None

@@ -1,0 +1,58 @@
+"""Checks that hold for every test: nothing blocks the loop, nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import alembic.command  # noqa: F401 - heavy imports are made before any loop runs
+import pytest
+from blockbuster import BlockBuster
+
+from windtunnel.testing.detectors import no_stall, nothing_left
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    with nothing_left():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls() -> Iterator[None]:
+    """Calls that sleep or wait in the loop's thread raise, if our code makes them."""
+    detector = BlockBuster("windtunnel", excluded_modules=["windtunnel.testing"])
+    detector.activate()
+    try:
+        yield
+    finally:
+        detector.deactivate()
+
+
+@pytest.fixture
+async def _clean_loop() -> AsyncIterator[None]:
+    tasks = asyncio.all_tasks()
+    async with no_stall():
+        yield
+    left = [task for task in asyncio.all_tasks() - tasks if not task.done()]
+    assert not left, f"tasks were left: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _async_tests_leave_a_clean_loop(request: pytest.FixtureRequest) -> None:
+    function = getattr(request, "function", None)
+    if inspect.iscoroutinefunction(function):
+        request.getfixturevalue("_clean_loop")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A database file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
