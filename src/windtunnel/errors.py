@@ -63,7 +63,12 @@ class ConfigError(WindtunnelError):
     """
 
     def __init__(
-        self, message: str, *, path: Sequence[str | int] = (), source: str | None = None, line: int | None = None
+        self,
+        message: str,
+        *,
+        path: Sequence[str | int] = (),
+        source: str | None = None,
+        line: int | None = None,
     ) -> None:
         self.message = message
         self.path = tuple(path)
@@ -105,14 +110,23 @@ class CommandFailed(EnvironmentFailed):
     """
 
     def __init__(
-        self, *, step: str, command: str, exit_status: int, stdout_tail: str = "", stderr_tail: str = "", hint: str = ""
+        self,
+        *,
+        step: str,
+        command: str,
+        exit_status: int,
+        stdout_tail: str = "",
+        stderr_tail: str = "",
+        hint: str = "",
     ) -> None:
         self.step = step
         self.command = command
         self.exit_status = exit_status
         self.stdout_tail = stdout_tail
         self.stderr_tail = stderr_tail
-        ending = f"was killed by signal {-exit_status}" if exit_status < 0 else f"ended with status {exit_status}"
+        ending = (
+            f"was killed by signal {-exit_status}" if exit_status < 0 else f"ended with status {exit_status}"
+        )
         lines = [f"{step} failed: {command!r} {ending}" + (f"; {hint}" if hint else "")]
         for name, tail in (("stderr", stderr_tail), ("stdout", stdout_tail)):
             if tail.strip():
@@ -126,7 +140,9 @@ class StepTimedOut(EnvironmentFailed):
     def __init__(self, *, step: str, seconds: float) -> None:
         self.step = step
         self.seconds = seconds
-        super().__init__(f"{step} was stopped after its time limit of {seconds:g} s; raise timeouts.{step} if it needs longer")
+        super().__init__(
+            f"{step} was stopped after its time limit of {seconds:g} s; raise timeouts.{step} if it needs longer"
+        )
 
 
 class ResultsInvalid(EnvironmentFailed):

@@ -140,5 +140,3 @@ class EventBus:
         """Tell every subscriber that nothing more will come."""
         for subscription in self._subscriptions:
             subscription.close()
-
-

@@ -239,7 +239,7 @@ def expand(text: str, names: Mapping[str, object], *, missing_ok: bool = False) 
         if missing_ok:
             return match[0]
         raise ConfigError(
-            f"${name} is not defined{nearest(name, map(str, names))}; give it with -g {name}=VALUE"
+            f"${name} is not defined; give it with -g {name}=VALUE{nearest(name, map(str, names))}"
         )
 
     return REFERENCE.sub(value, text)

@@ -41,7 +41,7 @@ def _pid_namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """When the process started, in the kernel's ticks, so that a reused number is told apart; empty if it is gone."""
+    """When the process started, in the kernel's ticks: tells a reused number apart. Empty if it is gone."""
     stat = _read(f"/proc/{pid}/stat")
     if stat:
         fields = stat.rpartition(")")[2].split()

@@ -19,8 +19,8 @@ def suggestions_due(
 ) -> int:
     """How many new configurations to ask for now.
 
-    An optimizer that learns is asked only for slots that are free, since a later suggestion knows more. Others are
-    asked ahead in batches, so that no slot waits for them.
+    An optimizer that learns is asked only for slots that are free, since a later suggestion knows more.
+    Others are asked ahead in batches, so that no slot waits for them.
 
     :param total: trials the experiment has.
     :param budget: trials it shall have in the end.
@@ -40,12 +40,12 @@ def suggestions_due(
 
 
 def configurations_tried(total: int, repeats: int) -> int:
-    """How many configurations ``total`` trials came from: where the optimizer of a resumed experiment goes on."""
+    """How many configurations ``total`` trials came from: where a resumed optimizer goes on."""
     return math.ceil(total / repeats)
 
 
 def judge(result: RunResult, objectives: Mapping[str, Direction]) -> tuple[RunResult, str | None]:
-    """The result as it may be stored, and why it fails if it does: every objective must be a finite number."""
+    """The result as it is stored, and why it fails if it does: every objective must be a finite number."""
     if not result.status.is_succeeded:
         return result, None
     metrics = result.metrics or {}

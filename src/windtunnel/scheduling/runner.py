@@ -52,7 +52,8 @@ class TrialRunner:
     async def run(self, trial: Trial, slot: Slot, sink: TelemetrySink) -> Outcome:
         """Set up, run, watch, tear down. Teardown runs to its end or its time limit, also when cancelled.
 
-        :raises ConfigError: if the environment's description is wrong, which no other trial would survive either.
+        :raises ConfigError: if the environment's description is wrong, which no other trial would survive
+            either.
         """
         environment = slot.environment
         try:
@@ -65,7 +66,7 @@ class TrialRunner:
             return _without_success(Status.FAILED, str(exc))
         except ConfigError:
             raise
-        except Exception as exc:  # noqa: BLE001 - an environment's own bug fails its trial and nothing else
+        except Exception as exc:
             logger.debug("trial %d raised", trial.trial_id, exc_info=True, extra={"trial_id": trial.trial_id})
             return _without_success(Status.FAILED, _described(exc))
         finally:

@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 _IDLE_POLL_S = 0.5
 """How often an idle scheduler looks for trials of others: expired leases, trials due later."""
-_FINISH_LIMIT_S = 60.0
 
 
 class _Signal:
@@ -83,7 +82,7 @@ class Scheduler:
         hosts: Sequence[Host] = (Host(),),
         trials: int = 100,
         repeats: int = 1,
-        timeouts: Timeouts = Timeouts(),
+        timeouts: Timeouts | None = None,
         lease: timedelta = timedelta(seconds=30),
         poll_period: timedelta = timedelta(seconds=1),
     ) -> None:
@@ -96,7 +95,7 @@ class Scheduler:
         self._repeats = repeats
         self._lease = lease
         self._runner = TrialRunner(
-            timeouts=timeouts, objectives=experiment.opt_targets, poll_period=poll_period
+            timeouts=timeouts or Timeouts(), objectives=experiment.opt_targets, poll_period=poll_period
         )
         self._recorder = Recorder(experiment.record_many, recorded=self._telemetry_recorded)
         self._running: dict[int, _Running] = {}
@@ -134,12 +133,13 @@ class Scheduler:
             self.events.close()
         if self._problem is not None:
             raise OptimizerError(
-                f"the optimizer failed after {self._total} trials: {type(self._problem).__name__}: {self._problem}"
+                f"the optimizer failed after {self._total} trials: "
+                f"{type(self._problem).__name__}: {self._problem}"
             ) from self._problem
         return await self._summary()
 
     def stop(self) -> None:
-        """Claim nothing more and cancel the running trials; the second call also cuts their teardown short."""
+        """Claim nothing more and cancel the running trials; the second call cuts their teardown short."""
         if self._stopping:
             self._runner.cut_grace()
         self._stopping = True
@@ -182,7 +182,7 @@ class Scheduler:
             self._work.set()
 
     async def _ask(self, count: int) -> list[TunableGroups]:
-        """New suggestions. An optimizer that fails proposes no more; what runs is let run, then the error is told."""
+        """New suggestions; none from an optimizer that fails: its error is told when all trials have ended."""
         try:
             await self._tell()
             suggestions: list[TunableGroups] = await self._in_thread(self._optimizer.ask, count)
@@ -280,8 +280,7 @@ class Scheduler:
         finally:
             self._slots.give_back(slot)
             self._work.set()
-            with anyio.move_on_after(_FINISH_LIMIT_S, shield=True):
-                await self._finish(running, slot, sink, outcome)
+            await self._finish(running, slot, sink, outcome)  # every write is shielded and limited in time
 
     async def _finish(self, running: _Running, slot: Slot, sink: TrialSink, outcome: Outcome) -> None:
         trial, (result, failure) = running.trial, outcome
@@ -306,7 +305,7 @@ class Scheduler:
     # Leases
 
     async def _heartbeat(self) -> None:
-        """Extend our leases every third of them; trials whose lease is lost, or may be by now, are cancelled."""
+        """Extend our leases every third of them; cancel the trials whose lease is lost, or may be."""
         period, limit = self._lease.total_seconds() / 3, self._lease.total_seconds() * 2 / 3
         extended = anyio.current_time()
         while True:

@@ -1,8 +1,8 @@
 """From running trials to the database, without losing a point.
 
-Samples wait here for a fraction of a second, so that many go into one transaction. The buffer is bounded over all
-trials together; when it is full, producers wait. After a crash at most one flush period is missing, and never a
-point whose ``record`` returned.
+Samples wait here for a fraction of a second, so that many go into one transaction. The buffer is bounded over
+all trials together; when it is full, producers wait. After a crash at most one flush period is missing, and
+never a point whose ``record`` returned.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Write = Callable[[Sequence[Batch]], Awaitable[Sequence[StorageError | None]]]
 
 _MICROSECOND = timedelta(microseconds=1)
 _YIELD_EVERY = 256
+_PLAIN = frozenset({float, int, str})
 
 
 class Recorder:
@@ -120,7 +121,7 @@ class TrialSink:
         self._count = 0
         self._last = datetime.min.replace(tzinfo=UTC)
 
-    async def emit(self, metric: str, value: float | int | str, timestamp: datetime | None = None) -> None:
+    async def emit(self, metric: str, value: float | str, timestamp: datetime | None = None) -> None:
         if timestamp is None:
             timestamp = datetime.now(UTC)
             if timestamp <= self._last:  # two points in one microsecond would be one in the database
@@ -130,7 +131,7 @@ class TrialSink:
             raise ValueError(
                 f"expected a time with a zone for {metric!r}, found {timestamp!r}; add tzinfo=UTC"
             )
-        if not isinstance(value, float | int | str):
+        if value.__class__ not in _PLAIN:
             value = _as_number(metric, value)
         self._samples.append(Sample(timestamp, metric, value))
         if not self._recorder.added(self):
@@ -153,7 +154,9 @@ class TrialSink:
         return taken
 
 
-def _as_number(metric: str, value: object) -> float:
+def _as_number(metric: str, value: object) -> float | str:
+    if isinstance(value, str):
+        return str(value)
     try:
         return float(value)  # type: ignore[arg-type]  # numpy's scalars and Decimal come here
     except (TypeError, ValueError):

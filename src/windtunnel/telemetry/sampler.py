@@ -25,8 +25,8 @@ class Polled(Protocol):
 async def sample(environment: Polled, sink: TelemetrySink, *, period: timedelta, timeout: timedelta) -> None:
     """Pass on the telemetry of ``environment.status()`` every ``period`` until cancelled.
 
-    A poll that fails or takes longer than ``timeout`` is logged and the next one is made: telemetry never fails a
-    trial.
+    A poll that fails or takes longer than ``timeout`` is logged and the next one is made: telemetry never
+    fails a trial.
     """
     while True:
         await anyio.sleep(period.total_seconds())

@@ -1,0 +1,142 @@
+"""The options of the file that describes an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from windtunnel.errors import ConfigError
+from windtunnel.model import Direction, Timeouts
+from windtunnel.options import Count, Duration, OptionalDuration, Options, shown
+from windtunnel.tunables import TunableGroups
+
+__all__ = ["EnvironmentConfig", "ExperimentConfig", "OptimizerConfig", "TimeoutsConfig", "children_of"]
+
+_DEFAULTS = Timeouts()
+
+
+def _check_id(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError(f"expected printable characters without spaces around them, found {value!r}")
+    return value
+
+
+def _check_url(value: str) -> str:
+    if "://" not in value:
+        # Not shown: a URL may hold a password.
+        raise ValueError("expected the URL of a database, such as sqlite:///windtunnel.db")
+    return value
+
+
+def _check_lease(value: timedelta) -> timedelta:
+    if value < timedelta(seconds=1):
+        raise ValueError(f"expected at least 1s, found {value.total_seconds():g}s")
+    return value
+
+
+def _to_tunables(value: object) -> TunableGroups:
+    if isinstance(value, TunableGroups):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping of groups, found {shown(value)}")  # noqa: TRY004 - pydantic collects it
+    return TunableGroups(value)
+
+
+class TimeoutsConfig(Options):
+    """How long each part of a trial may take; see ``Timeouts``."""
+
+    setup: OptionalDuration = Field(default=_DEFAULTS.setup, description="one set-up; default no limit")
+    run: OptionalDuration = Field(default=_DEFAULTS.run, description="one run; default no limit")
+    teardown: Duration = Field(default=_DEFAULTS.teardown, description="one teardown; default 30s")
+    status: Duration = Field(default=_DEFAULTS.status, description="one poll of the status; default 10s")
+    trial: OptionalDuration = Field(default=_DEFAULTS.trial, description="set-up and run; default no limit")
+
+    def as_timeouts(self) -> Timeouts:
+        """The same, as the engine takes it."""
+        return Timeouts(
+            setup=self.setup, run=self.run, teardown=self.teardown, status=self.status, trial=self.trial
+        )
+
+
+class OptimizerConfig(Options):
+    """Which optimizer proposes configurations. Keys that are not listed here are the optimizer's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(default="random", min_length=1, description="short name or dotted path; default random")
+    seed: int | None = Field(default=None, strict=True, description="default: one is drawn")
+    start_with_defaults: bool = Field(
+        default=True, strict=True, description="try the defaults first; default true"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The optimizer's own options, as they were written."""
+        return dict(self.model_extra or {})
+
+
+class EnvironmentConfig(Options):
+    """Which environment to run and how. A composite's ``config`` holds ``children``: a list of these."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    class_name: str = Field(alias="class", min_length=1, description="short name or dotted path")
+    name: str = Field(default="", description="for people; default: the class")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="the environment's own options; default none"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_class(cls, value: object) -> object:
+        if isinstance(value, Mapping) and "name" not in value and "class" in value:
+            return {**value, "name": value["class"]}
+        return value
+
+
+class ExperimentConfig(Options):
+    """One experiment, complete and checked."""
+
+    experiment: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_id)] = Field(
+        description="id; running the same id again resumes it"
+    )
+    description: str = Field(default="", description="for people; default empty")
+    objectives: dict[str, Direction] = Field(
+        min_length=1, description="metric → min or max, most important first"
+    )
+    trials: Count = Field(default=100, description="how many, repeats counted; default 100")
+    repeats: Count = Field(default=1, description="runs of each configuration; default 1")
+    concurrency: Count = Field(default=1, description="trials at once; default 1")
+    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
+    lease: Annotated[Duration, AfterValidator(_check_lease)] = Field(
+        default=timedelta(seconds=30),
+        description="a trial whose worker was silent so long is run again; default 30s",
+    )
+    storage: Annotated[str, AfterValidator(_check_url)] = Field(
+        default="sqlite:///windtunnel.db", description="URL; a relative path starts at the current directory"
+    )
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    tunables: Annotated[TunableGroups, BeforeValidator(_to_tunables)] = Field(
+        default_factory=lambda: TunableGroups({}), description="group → cost and params; default none"
+    )
+    environment: EnvironmentConfig
+    globals: dict[str, Any] = Field(default_factory=dict, description="name → value, for $name; default none")
+
+
+def children_of(config: Mapping[str, Any]) -> list[Any]:
+    """The children in an environment's ``config``, as they were written; empty if it has none.
+
+    :raises ConfigError: if they are not a list.
+    """
+    children = config.get("children", [])
+    if not isinstance(children, list):
+        raise ConfigError(f"expected a list of environments, found {shown(children)}", path=("children",))
+    return children
