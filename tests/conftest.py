@@ -11,6 +11,7 @@ import alembic.command  # noqa: F401 - heavy imports are made before any loop ru
 import pytest
 from blockbuster import BlockBuster
 
+import windtunnel.api  # noqa: F401 - likewise
 from windtunnel.testing.detectors import no_stall, nothing_left
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import anyio
@@ -94,6 +94,14 @@ class Subscription:
             self._send.send_nowait(event)
         except anyio.WouldBlock:
             self.dropped += 1
+
+    def drain(self) -> list[Event]:
+        """Take what is buffered now, without waiting: for a view that looks a few times a second."""
+        events: list[Event] = []
+        with suppress(anyio.WouldBlock, anyio.EndOfStream):
+            while True:
+                events.append(self._receive.receive_nowait())
+        return events
 
     def close(self) -> None:
         """No more events will come; what is buffered can still be read."""

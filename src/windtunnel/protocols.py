@@ -1,7 +1,7 @@
 """What environments may ask of the outside world, and the typed map that answers.
 
-A service implements one or more of these protocols. Environments name the protocol they need and never a class:
-``services.get(LocalExec)``.
+A service implements one or more of these protocols. Environments name the protocol they need and never a
+class: ``services.get(LocalExec)``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LineHandler = Callable[[str], Awaitable[None]]
 class TelemetrySink(Protocol):
     """Where samples go while a trial runs."""
 
-    async def emit(self, metric: str, value: float | int | str, timestamp: datetime | None = None) -> None:
+    async def emit(self, metric: str, value: float | str, timestamp: datetime | None = None) -> None:
         """Take one sample; waits while the recorder is full.
 
         :param timestamp: aware; default now, made unique within the trial.
@@ -75,12 +75,12 @@ class LocalSession(Protocol):
     ) -> ScriptResult:
         """Run the lines in one shell, exactly as written, stopping at the first that fails.
 
-        Working directory and variables pass from line to line. Cancelling ends the script's whole process group:
-        SIGTERM, a short grace, SIGKILL.
+        Working directory and variables pass from line to line. Cancelling ends the script's whole process
+        group: SIGTERM, a short grace, SIGKILL.
 
         :param env: added to this process's own environment.
-        :param on_line: may be slow, the script then waits. Bytes that are not UTF-8 are replaced, very long lines
-            are cut.
+        :param on_line: may be slow, the script then waits. Bytes that are not UTF-8 are replaced, very long
+            lines are cut.
         :raises EnvironmentFailed: if the shell cannot be started.
         """
 

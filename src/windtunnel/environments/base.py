@@ -1,35 +1,38 @@
-"""The lifecycle every environment shares. Subclasses fill in ``_setup``, ``_run``, ``_status`` and ``_teardown``."""
+"""The lifecycle every environment shares. Subclasses fill in ``_run`` and, if need be, its neighbours."""
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from windtunnel.errors import ConfigError, EnvironmentFailed, StepTimedOut
+from windtunnel.environments.parameters import FixedParameters
+from windtunnel.errors import ConfigError, EnvironmentFailed, StepTimedOut, TunableError
 from windtunnel.model import RunResult, Sample, Status, StatusReport, Value, utc_now
-from windtunnel.options import Options, expand, parse_options
+from windtunnel.options import Options, expand, nearest, parse_options
 from windtunnel.protocols import Services, TelemetrySink
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["CommonOptions", "Environment"]
+__all__ = ["TRIAL_PARAMETERS", "CommonOptions", "Environment"]
 
-logger = logging.getLogger(__name__)
+TRIAL_PARAMETERS = frozenset({"experiment_id", "trial_id", "trial_runner_id", "host"})
+"""Parameters the scheduler gives to every ``setup``."""
 
 _BUFFERED_SAMPLES = 10_000
 
 
 class CommonOptions(Options):
-    """What every environment's ``config`` may hold. Unknown keys are kept, for classes that declare no options."""
+    """What every environment's ``config`` may hold; unknown keys are kept for classes without own options."""
 
     model_config = ConfigDict(extra="allow")
 
-    tunable_params: tuple[str, ...] = Field(default=(), description="names of the tunable groups it uses")
+    tunable_params: tuple[str, ...] | None = Field(
+        default=None, description="names of the tunable groups it uses; default all"
+    )
     const_args: dict[str, Any] = Field(default_factory=dict, description="fixed parameters; $name expands")
     required_args: tuple[str, ...] = Field(default=(), description="parameters that must come from somewhere")
 
@@ -38,7 +41,8 @@ class Environment(ABC):
     """A system under test, with its set-up, its run and its way back.
 
     One instance serves one trial at a time and is reused from trial to trial. Order of calls: ``setup``, then
-    ``run`` with ``status`` beside it, then ``teardown``, which follows every begun ``setup`` even a failed one.
+    ``run`` with ``status`` beside it, then ``teardown``, which follows every begun ``setup`` even a failed
+    one.
 
     :param name: human-readable name.
     :param config: the environment's options; see ``options_class``.
@@ -66,7 +70,7 @@ class Environment(ABC):
 
         :raises ConfigError: if there is no such class or it is not an environment.
         """
-        from windtunnel.environments.registry import environment_class  # noqa: PLC0415 - the registry knows us
+        from windtunnel.environments.registry import environment_class  # the registry knows us
 
         return environment_class(class_name)(
             name=env_name, config=config, global_config=global_config, tunables=tunables, service=service
@@ -85,21 +89,23 @@ class Environment(ABC):
         self.options = parse_options(self.options_class, config, path=("config",))
         self._services = service or Services()
         self._globals: Mapping[str, Any] = dict(global_config or {})
-        self._tunables = (tunables or TunableGroups({})).subgroup(self.options.tunable_params)
-        self._params: dict[str, Value] = {**self._fixed(self._globals), **dict.fromkeys(self._tunables)}
+        self._overlay: Mapping[str, Any] = self._globals
+        self._fixed = FixedParameters(self.options.const_args, self.options.required_args)
         self._begun = False
         self._ready = False
         self._running = False
         self._failure: str | None = None
         self._sink: TelemetrySink | None = None
         self._buffer: deque[Sample] = deque(maxlen=_BUFFERED_SAMPLES)
-        missing = [arg for arg in self.options.required_args if arg not in self._params and not self._is_late(arg)]
-        if missing:
-            raise ConfigError(
-                f"environment {name!r} requires {', '.join(map(repr, missing))}; give it in const_args, "
-                f"as a tunable or as a global (-g {missing[0]}=VALUE)",
-                path=("config", "required_args"),
-            )
+        try:
+            self._tunables = self._selected(tunables or TunableGroups({}))
+        except TunableError as exc:
+            raise exc.within("config", "tunable_params") from None
+        self._params: dict[str, Value] = {
+            **self._fixed.values(self._globals, {}, missing_ok=True),
+            **dict.fromkeys(self._tunables),
+        }
+        self._check_names()
 
     # What the user of an environment sees
 
@@ -107,6 +113,16 @@ class Environment(ABC):
     def parameters(self) -> dict[str, Value]:
         """All parameters, const_args and tunables together; tunables are None before ``setup``."""
         return dict(self._params)
+
+    def parameters_for(
+        self, tunables: TunableGroups, global_config: Mapping[str, Any] | None = None
+    ) -> dict[str, Value]:
+        """What ``parameters`` are after ``setup`` with these arguments.
+
+        :raises ConfigError: if a parameter that the environment requires or names is not given.
+        """
+        mine = self._selected(tunables)
+        return {**self._fixed.values(self._overlaid(global_config), mine), **mine}
 
     @property
     def tunable_params(self) -> TunableGroups:
@@ -120,8 +136,8 @@ class Environment(ABC):
 
     @property
     def is_polled(self) -> bool:
-        """Whether calling ``status`` during a run can bring anything: the class reports more than the default."""
-        return type(self)._status is not Environment._status
+        """Whether calling ``status`` during a run can bring anything."""
+        return type(self)._status is not Environment._status  # noqa: SLF001 - our own
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} :: {self.name!r}"
@@ -131,20 +147,25 @@ class Environment(ABC):
         return f"{' ' * indent * level}{self!r}"
 
     async def setup(self, tunables: TunableGroups, global_config: dict[str, Any] | None = None) -> bool:
-        """Make the environment ready to run with these values. Repeating it with the same values does nothing.
+        """Make the environment ready to run with these values.
 
-        :param global_config: parameters of this trial (``trial_id``, ``host``, …), mixed in as in the constructor.
+        With the values it is ready for, it does nothing; with others, what was set up is torn down first.
+
+        :param global_config: parameters of this trial (``trial_id``, ``host``, …), mixed in as in the
+            constructor.
         :returns: True if it is ready; otherwise ``failure`` says why, and ``teardown`` is due.
+        :raises ConfigError: if a parameter that the environment requires or names is not given.
         """
-        mine = tunables.subgroup(self.options.tunable_params)
-        overlay = {**self._globals, **(global_config or {})}
-        params: dict[str, Value] = {**self._fixed(overlay), **mine}
+        params = self.parameters_for(tunables, global_config)
+        overlay = self._overlaid(global_config)
         if self._ready and params == self._params:
+            self._overlay = overlay
             return True
-        self._tunables, self._params, self._ready = mine, params, False
-        self._trial_globals: Mapping[str, Any] = overlay
-        self._begun, self._failure = True, None
         try:
+            await self.teardown()
+            self._overlay, self._params, self._failure = overlay, params, None
+            self._tunables = self._selected(tunables)
+            self._begun = True
             await self._setup()
         except EnvironmentFailed as exc:
             self._failure = str(exc)
@@ -155,8 +176,8 @@ class Environment(ABC):
     async def run(self) -> RunResult:
         """Run once and say what came of it.
 
-        :returns: the status, when it ended, and the metrics if it succeeded. An environment that is not set up
-            returns PENDING and does not run.
+        :returns: the status, when it ended, and the metrics if it succeeded. An environment that is not set
+            up returns PENDING and does not run.
         """
         if not self._ready:
             self._failure = f"environment {self.name!r} is not set up; await setup() before run()"
@@ -166,7 +187,9 @@ class Environment(ABC):
             return await self._run()
         except EnvironmentFailed as exc:
             self._failure = str(exc)
-            return RunResult(Status.TIMED_OUT if isinstance(exc, StepTimedOut) else Status.FAILED, utc_now(), None)
+            return RunResult(
+                Status.TIMED_OUT if isinstance(exc, StepTimedOut) else Status.FAILED, utc_now(), None
+            )
         finally:
             self._running = False
 
@@ -178,7 +201,9 @@ class Environment(ABC):
         return report._replace(telemetry=buffered + report.telemetry)
 
     async def teardown(self) -> None:
-        """Undo the set-up. Does nothing when there is nothing to undo; stays due until it has succeeded.
+        """Undo the set-up, also a half-finished one. Does nothing when there is nothing to undo.
+
+        It stays due until it has succeeded. Call it where a cancelled trial cannot cut it off.
 
         :raises EnvironmentFailed: if a step of it failed.
         """
@@ -227,22 +252,29 @@ class Environment(ABC):
             self._buffer.extend(samples)
 
     def _expand(self, text: str) -> str:
-        """``text`` with ``$name`` replaced from the parameters and the trial's globals."""
-        names = {**self._globals, **getattr(self, "_trial_globals", {}), **self._params}
-        return expand(text, cast("Mapping[str, object]", names))
+        """``text`` with ``$name`` replaced by parameters and the trial's globals; unknown names stay."""
+        return expand(text, {**self._overlay, **self._params}, missing_ok=True)
 
-    def _fixed(self, global_config: Mapping[str, Any]) -> dict[str, Value]:
-        """const_args and required_args as they stand under ``global_config``."""
-        names = {*self.options.const_args, *self.options.required_args}
-        fixed = {**self.options.const_args, **{k: v for k, v in global_config.items() if k in names}}
-        known = {**global_config, **fixed}
-        return {k: expand(v, known, missing_ok=True) if isinstance(v, str) else v for k, v in fixed.items()}
+    def _overlaid(self, global_config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        return {**self._globals, **global_config} if global_config else self._globals
 
-    @staticmethod
-    def _is_late(name: str) -> bool:
-        """Whether a parameter is only known once a trial begins."""
-        return name in TRIAL_PARAMETERS
+    def _selected(self, tunables: TunableGroups) -> TunableGroups:
+        """The groups of ``tunables`` this environment uses."""
+        chosen = self.options.tunable_params
+        return tunables if chosen is None else tunables.subgroup(chosen)
 
-
-TRIAL_PARAMETERS = frozenset({"experiment_id", "trial_id", "trial_runner_id", "host"})
-"""Parameters the scheduler gives to every ``setup``."""
+    def _check_names(self) -> None:
+        """:raises ConfigError: if a required or a referenced parameter can never be known."""
+        known = {*self._params, *self._globals, *TRIAL_PARAMETERS}
+        missing = [name for name in self.options.required_args if name not in known]
+        if missing:
+            raise ConfigError(
+                f"environment {self.name!r} requires {', '.join(map(repr, missing))}; give it in const_args, "
+                f"as a tunable or as a global (-g {missing[0]}=VALUE)",
+                path=("config", "required_args"),
+            )
+        for name in sorted(self._fixed.references - known):
+            hint = nearest(name, known)
+            raise ConfigError(
+                f"${name} is not defined{hint}; $$ is a dollar sign", path=("config", "const_args")
+            )

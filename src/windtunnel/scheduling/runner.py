@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from windtunnel.telemetry.sampler import poll, sample
 __all__ = ["Outcome", "TrialRunner"]
 
 logger = logging.getLogger(__name__)
+
+_UNLIMITED = nullcontext()
 
 
 class Outcome(NamedTuple):
@@ -160,16 +162,17 @@ def _described(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}{where}"
 
 
-@contextmanager
-def _limit(step: str, timeout: timedelta | None) -> Iterator[None]:
+def _limit(step: str, timeout: timedelta | None) -> AbstractContextManager[None]:
     """Stop the block after ``timeout``.
 
     :raises StepTimedOut: if that happened.
     """
-    if timeout is None:
-        yield
-        return
-    with anyio.move_on_after(timeout.total_seconds()) as scope:
+    return _UNLIMITED if timeout is None else _stopped_after(step, timeout.total_seconds())
+
+
+@contextmanager
+def _stopped_after(step: str, seconds: float) -> Iterator[None]:
+    with anyio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise StepTimedOut(step=step, seconds=timeout.total_seconds())
+        raise StepTimedOut(step=step, seconds=seconds)

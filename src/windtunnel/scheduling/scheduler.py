@@ -86,7 +86,7 @@ class Scheduler:
         lease: timedelta = timedelta(seconds=30),
         poll_period: timedelta = timedelta(seconds=1),
     ) -> None:
-        self.owner = new_owner()
+        self.owner = ""
         self.events = EventBus()
         self._experiment = experiment
         self._optimizer = optimizer
@@ -151,6 +151,7 @@ class Scheduler:
 
     async def _pick_up(self) -> None:
         """Learn what earlier sessions did and queue again what they left."""
+        self.owner = await anyio.to_thread.run_sync(new_owner)
         requeued = await self._experiment.recover(certainly_dead)
         if requeued:
             logger.info("%d interrupted trials are queued again", requeued, extra={"action": "requeued"})
@@ -277,6 +278,9 @@ class Scheduler:
                 if self._stopping:
                     running.scope.cancel()
                 outcome = await self._runner.run(trial, slot, sink)
+        except Exception:
+            self._stopping = True  # what broke this trial breaks all: claim no more while the group winds up
+            raise
         finally:
             self._slots.give_back(slot)
             self._work.set()

@@ -1,15 +1,20 @@
 """Where the SQL runs. Queries are plain functions of a SQLAlchemy ``Connection``; this module chooses how.
 
-``Database.read`` and ``Database.write`` take such a function and run it whole, in one transaction. Over an async
-driver that is ``AsyncConnection.run_sync``. For an SQLite file the writes go, as one closure, to one thread with a
-connection of its own: a group of statements costs one thread hop instead of one hop a statement.
+``Database.read`` and ``Database.write`` take such a function and run it whole, in one transaction. Over an
+async driver that is ``AsyncConnection.run_sync``. For an SQLite file the writes go, as one closure, to one
+thread with a connection of its own: a group of statements costs one hop to that thread, not one each.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -21,9 +26,11 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from windtunnel.errors import ConfigError, StorageUnavailable
 from windtunnel.options import nearest
-from windtunnel.storage.errors import mapped_errors
+from windtunnel.storage.errors import Locked, mapped_errors
 
 __all__ = ["Database", "open_database"]
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,21 +38,30 @@ T = TypeVar("T")
 _LIMIT_S = 60.0
 """No single transaction is waited for longer than this."""
 _BUSY_S = 5.0
+"""SQLite itself waits for a lock this long before it says so; then it is our turn to ask again."""
+_PAUSE_S = 0.05
 _READERS = 4
 
 
 class Database:
     """A database that is open: its reads and writes, each one transaction.
 
+    What another program has locked is tried again until the patience ends.
+
     :ivar place: how people know it; never holds a password.
     :ivar engine: the async engine of the readers, for queries of one's own.
     """
 
-    def __init__(self, *, place: str, engine: AsyncEngine, writer: Engine | None) -> None:
+    def __init__(
+        self, *, place: str, engine: AsyncEngine, writer: Engine | None, patience: timedelta
+    ) -> None:
         self.place = place
         self.engine = engine
         self._writer = writer
+        self._patience_s = patience.total_seconds()
         self._thread = anyio.CapacityLimiter(1)
+        # A task that is cancelled by asyncio itself lets go of the limiter while its thread goes on.
+        self._writing = threading.Lock()
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -56,100 +72,149 @@ class Database:
 
         :raises StorageError: if the database fails or does not answer in time.
         """
-        with mapped_errors(self.place), self._limited():
-            async with self.engine.connect() as connection:
-                return await connection.run_sync(query, *args, **kwargs)
+        return await self._patiently(partial(self._read, partial(_call, query, args, kwargs)))
 
     async def write(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``query`` and commit; if it raises, nothing of it stays. Shielded and limited like ``read``."""
-        with mapped_errors(self.place), self._limited():
-            if self._writer is None:
-                async with self.engine.begin() as connection:
-                    return await connection.run_sync(query, *args, **kwargs)
-            return await anyio.to_thread.run_sync(self._write_here, query, args, kwargs, limiter=self._thread)
+        """Run ``query`` and commit; if it raises, nothing of it stays. Shielded and limited like ``read``.
 
-    def _write_here(self, query: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        assert self._writer is not None
-        with self._writer.begin() as connection:
-            return query(connection, *args, **kwargs)
+        ``query`` may be run again after a rollback.
+        """
+        return await self._patiently(partial(self._write, partial(_call, query, args, kwargs)))
 
-    @contextmanager
-    def _limited(self) -> Any:
-        scope = anyio.move_on_after(_LIMIT_S, shield=True)
-        with scope:
-            yield
-        if scope.cancelled_caught:
-            raise StorageUnavailable(f"{self.place}: no answer within {_LIMIT_S:g} s; is the server alive?")
+    async def _read(self, query: Callable[[Connection], T]) -> T:
+        async with self.engine.connect() as connection:
+            return await connection.run_sync(query)
+
+    async def _write(self, query: Callable[[Connection], T]) -> T:
+        if self._writer is None:
+            async with self.engine.begin() as connection:
+                return await connection.run_sync(query)
+        return await anyio.to_thread.run_sync(self._write_here, self._writer, query, limiter=self._thread)
+
+    def _write_here(self, writer: Engine, query: Callable[[Connection], T]) -> T:
+        with self._writing, writer.begin() as connection:
+            return query(connection)
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        deadline = anyio.current_time() + self._patience_s
+        level = logging.WARNING
+        while True:
+            try:
+                with mapped_errors(self.place), _limited(self.place):
+                    return await attempt()
+            except Locked as exc:
+                if anyio.current_time() >= deadline:
+                    raise
+                logger.log(level, "%s; trying again", exc, extra={"action": "storage_locked"})
+                level = logging.DEBUG
+            await anyio.sleep(_PAUSE_S)
+
+
+def _call(
+    query: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], connection: Connection
+) -> T:
+    return query(connection, *args, **kwargs)
+
+
+@contextmanager
+def _limited(place: str) -> Iterator[None]:
+    with anyio.move_on_after(_LIMIT_S, shield=True) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise StorageUnavailable(f"{place}: no answer within {_LIMIT_S:g} s; is the server alive?")
 
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
+async def open_database(url: str, *, patience: timedelta) -> AsyncIterator[Database]:
     """Connect to ``url`` for as long as the block runs.
 
     :param url: ``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``sqlite:///:memory:``.
+    :param patience: how long to wait for another program's lock.
     :raises ConfigError: if the URL cannot be understood.
     :raises StorageUnavailable: if the folder does not exist.
     """
     parsed = _parse(url)
     place = parsed.render_as_string(hide_password=True)
-    in_memory = parsed.database in (None, "", ":memory:")
-    async with AsyncExitStack() as stack:
-        engine = _reader(parsed, in_memory=in_memory)
-        stack.push_async_callback(_dispose, engine)
-        writer: Engine | None = None
-        if not in_memory:
-            _check_path(place, Path(str(parsed.database)))
-            writer = _file_writer(str(parsed.database))
-            stack.push_async_callback(anyio.to_thread.run_sync, writer.dispose)
-        yield Database(place=place, engine=engine, writer=writer)
-
-
-async def _dispose(engine: AsyncEngine) -> None:
-    with anyio.move_on_after(_BUSY_S, shield=True):
-        await engine.dispose()
+    busy_s = min(_BUSY_S, patience.total_seconds())
+    name = None if parsed.database in (None, "", ":memory:") else parsed.database
+    engine, writer = await anyio.to_thread.run_sync(_engines, place, name, busy_s)  # they look at the file
+    try:
+        yield Database(place=place, engine=engine, writer=writer, patience=patience)
+    finally:
+        with anyio.move_on_after(_BUSY_S, shield=True):
+            await engine.dispose()
+            if writer is not None:
+                await anyio.to_thread.run_sync(writer.dispose)
 
 
 def _parse(url: str) -> URL:
+    """The URL, of an SQLite database. Of others messages show no more than their kind: they hold secrets."""
     try:
         parsed = make_url(url)
-    except exc.ArgumentError:
-        raise ConfigError(
-            f"expected a storage URL such as sqlite:///windtunnel.db, found {url!r}", path=("storage",)
-        ) from None
-    backend = parsed.get_backend_name()
+        backend = parsed.get_backend_name()
+    except (exc.ArgumentError, ValueError):
+        raise _wrong(f"expected a URL such as sqlite:///windtunnel.db, found {_harmless(url)!r}") from None
     if backend != "sqlite":
-        hint = nearest(backend, ["sqlite"])
-        raise ConfigError(f"storage {parsed.render_as_string()!r} is not supported{hint}", path=("storage",))
+        raise _wrong(
+            f"expected a URL such as sqlite:///windtunnel.db, found one of {backend!r}, "
+            f"which is not supported{nearest(backend, ['sqlite'])}"
+        )
+    if parsed.host is not None:
+        raise _wrong(
+            "expected three slashes before a relative path and four before an absolute one, "
+            f"found {_harmless(url)!r}"
+        )
+    if parsed.query:
+        raise _wrong(f"an SQLite URL takes no options, found {sorted(parsed.query)}; remove them")
     return parsed.set(drivername="sqlite")
 
 
-def _check_path(place: str, path: Path) -> None:
-    if not path.absolute().parent.is_dir():
-        raise StorageUnavailable(
-            f"{place}: the folder {str(path.absolute().parent)!r} does not exist; create it first"
-        )
+def _wrong(message: str) -> ConfigError:
+    return ConfigError(message, path=("storage",))
+
+
+def _harmless(url: object) -> str:
+    """``url`` without what may be a name and a password."""
+    return re.sub(r"^([^/@]*/*).*@", r"\1***@", str(url), flags=re.DOTALL)
+
+
+def _engines(place: str, name: str | None, busy_s: float) -> tuple[AsyncEngine, Engine | None]:
+    """What reads and what writes the file with this name; None stands for a database in memory."""
+    if name is None:
+        return _reader(None, busy_s), None
+    # Absolute from here on: connections are opened later too, and the program may change its folder.
+    path = _checked_path(place, name)
+    return _reader(path, busy_s), _file_writer(path, busy_s)
+
+
+def _checked_path(place: str, name: str) -> Path:
+    path = Path(name).absolute()
+    if not path.parent.is_dir():
+        raise StorageUnavailable(f"{place}: the folder {str(path.parent)!r} does not exist; create it first")
     if path.is_dir():
         raise StorageUnavailable(f"{place}: {str(path)!r} is a folder; name a file")
+    return path
 
 
-def _reader(parsed: URL, *, in_memory: bool) -> AsyncEngine:
-    url = parsed.set(drivername="sqlite+aiosqlite", database=parsed.database or ":memory:")
-    pool: dict[str, Any] = {"pool_size": _READERS, "max_overflow": 0, "pool_timeout": _LIMIT_S}
-    if in_memory:
-        # One connection, which is the database: readers and writer take turns on it.
-        pool["pool_size"] = 1
+def _reader(path: Path | None, busy_s: float) -> AsyncEngine:
     engine = create_async_engine(
-        url, poolclass=AsyncAdaptedQueuePool, connect_args={"timeout": _BUSY_S}, **pool
+        URL.create("sqlite+aiosqlite", database=":memory:" if path is None else str(path)),
+        poolclass=AsyncAdaptedQueuePool,
+        # In memory the one connection is the database: readers and writer take turns on it.
+        pool_size=1 if path is None else _READERS,
+        max_overflow=0,
+        pool_timeout=_LIMIT_S,
+        connect_args={"timeout": busy_s},
     )
     _real_transactions(engine.sync_engine, begin="BEGIN", pragmas=("foreign_keys=ON",))
     return engine
 
 
-def _file_writer(path: str) -> Engine:
+def _file_writer(path: Path, busy_s: float) -> Engine:
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
+        return sqlite3.connect(path, timeout=busy_s, check_same_thread=False)
 
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
     _real_transactions(
@@ -159,14 +224,18 @@ def _file_writer(path: str) -> Engine:
 
 
 def _real_transactions(engine: Engine, *, begin: str, pragmas: tuple[str, ...]) -> None:
-    """SQLAlchemy's recipe: the driver begins nothing by itself, our ``begin`` does, so that DDL rolls back too."""
+    """SQLAlchemy's recipe: the driver begins nothing by itself, our ``begin`` does; so DDL rolls back too."""
 
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        try:
+            cursor = connection.cursor()
+            for pragma in pragmas:
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+        except BaseException:
+            connection.close()  # the pool does not know it yet
+            raise
 
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)

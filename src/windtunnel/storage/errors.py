@@ -10,13 +10,18 @@ from sqlalchemy import exc
 
 from windtunnel.errors import NotADatabase, StorageError, StorageUnavailable
 
-__all__ = ["mapped_errors"]
+__all__ = ["Locked", "mapped_errors"]
+
+
+class Locked(StorageUnavailable):
+    """Another program holds a lock: the same may succeed a moment later."""
+
 
 # What SQLite says → our class and what to do. Matched in this order, on the lower-case message.
 _SQLITE = (
     ("file is not a database", NotADatabase, "it is not an SQLite database; choose another file"),
     ("malformed", NotADatabase, "it is damaged; restore a copy, or run 'PRAGMA integrity_check' on it"),
-    ("locked", StorageUnavailable, "another program holds a lock on it; close that program and run again"),
+    ("locked", Locked, "another program holds a lock on it; close that program and run again"),
     (
         "disk is full",
         StorageUnavailable,

@@ -6,7 +6,10 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, SupportsFloat, TypeVar
+
+import anyio.lowlevel
+import anyio.to_thread
 
 from windtunnel.errors import NotFound, ResultsInvalid, StorageError
 from windtunnel.model import (
@@ -18,9 +21,8 @@ from windtunnel.model import (
     Status,
     Trial,
     TrialRecord,
-    utc_now,
 )
-from windtunnel.storage import maintenance, queries, reads, values
+from windtunnel.storage import maintenance, queries, reads, requests, values
 from windtunnel.storage.database import Database
 from windtunnel.storage.writer import GroupWriter
 from windtunnel.tunables import TunableGroups
@@ -28,9 +30,16 @@ from windtunnel.tunables import TunableGroups
 __all__ = ["INTERRUPTED", "Experiment"]
 
 INTERRUPTED = "interrupted"
-"""The failure text of a trial that was canceled because its scheduler stopped: it is queued again on resume."""
+"""The failure text of a trial that was canceled as its scheduler stopped: it is queued again on resume."""
 
 _REMEMBERED = 2048
+_EARLIEST_US = -(2**63)
+_NEW_AT_ONCE = 500
+_CLAIMED_AT_ONCE = 500
+_SAMPLES_AT_ONCE = 10_000
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 class Experiment:
@@ -62,11 +71,18 @@ class Experiment:
     # Reading
 
     async def load(self, last_trial_id: int = -1) -> History:
-        """What an optimizer learns from: succeeded, failed and timed-out trials with an id above ``last_trial_id``.
+        """What an optimizer learns from: succeeded, failed and timed-out trials after ``last_trial_id``.
 
         :returns: (trial_ids, configs, scores, status), parallel lists in order of trial ids.
         """
-        return await self._database.read(reads.history, self._key, last_trial_id)
+        whole = History([], [], [], [])
+        while (page := await self._database.read(reads.history, self._key, last_trial_id)).trial_ids:
+            whole.trial_ids.extend(page.trial_ids)
+            whole.configs.extend(page.configs)
+            whole.scores.extend(page.scores)
+            whole.status.extend(page.status)
+            last_trial_id = page.trial_ids[-1]
+        return whole
 
     async def load_telemetry(self, trial_id: int, *, attempt: int | None = None) -> list[Sample]:
         """The telemetry of a trial in order of time: (timestamp, metric, value).
@@ -74,12 +90,18 @@ class Experiment:
         :param attempt: default the newest.
         :raises NotFound: if there is no such trial.
         """
-        rows = await self._database.read(reads.telemetry_of, self._key, trial_id, attempt)
-        if not rows and not await self._database.read(reads.trial_exists, self._key, trial_id):
+        newest = await self._database.read(reads.newest_attempt, self._key, trial_id)
+        if newest is None:
             raise NotFound("trial", trial_id)
-        return [
-            Sample(values.from_us(ts), name, values.unpack(number, text)) for ts, name, number, text in rows
-        ]
+        wanted = newest if attempt is None else attempt
+        samples: list[Sample] = []
+        after = (_EARLIEST_US, 0)
+        while page := await self._database.read(reads.telemetry_of, self._key, trial_id, wanted, after):
+            samples += [
+                Sample(values.from_us(p.ts_us), p.metric, values.unpack(p.number, p.text)) for p in page
+            ]
+            after = (page[-1].ts_us, page[-1].metric_id)
+        return samples
 
     async def load_tunable_config(self, config_id: int) -> dict[str, Any]:
         """The tunable values of a configuration.
@@ -92,10 +114,10 @@ class Experiment:
         return values.load(params)
 
     async def pending_trials(self, timestamp: datetime, *, running: bool) -> AsyncIterator[Trial]:
-        """The trials that are to start at or before ``timestamp``, in the order in which they would be claimed.
+        """The trials that are to start at or before ``timestamp``, in the order of claiming.
 
-        Reads page by page and holds no transaction in between, so trials that change meanwhile may be missed or
-        seen in an earlier state.
+        Reads page by page and holds no transaction in between, so trials that change meanwhile may be missed
+        or seen in an earlier state.
 
         :param timestamp: aware.
         :param running: also those that run now, after the waiting ones.
@@ -109,21 +131,28 @@ class Experiment:
                     yield self._trial(row)
                 page = reads.Page(status, rows[-1].priority, rows[-1].trial_id)
 
-    async def trials(self) -> AsyncIterator[TrialRecord]:
-        """Every trial with its outcome, in order of ids, read page by page."""
+    async def trials(self, *, config_id: int | None = None) -> AsyncIterator[TrialRecord]:
+        """Every trial with its outcome, in order of ids, read page by page.
+
+        :param config_id: only the trials of this configuration; default of all.
+        """
         after = 0
-        while page := await self._database.read(reads.records, self._key, after):
+        while page := await self._database.read(reads.records, self._key, after, config_id):
             for record in page:
                 yield record
             after = page[-1].trial_id
 
+    async def last_failure(self) -> TrialRecord | None:
+        """The trial that failed or timed out last; None if none did."""
+        return await self._database.read(reads.last_failure, self._key)
+
     async def counts(self) -> reads.Counts:
         """How many trials are in which state."""
-        return (await self._database.read(reads.counts)).get(self._key, reads.Counts())
+        return (await self._database.read(reads.counts, self._key)).get(self._key, reads.Counts())
 
     async def best(self) -> TrialRecord | None:
-        """The best trial of the configuration with the best mean of the first objective; None if none succeeded."""
-        direction = next(iter(self.opt_targets.values()), "min")
+        """The best trial of the configuration with the best mean of the first objective, if any."""
+        direction: Direction = next(iter(self.opt_targets.values()), "min")
         best = await self._database.read(reads.best_trial_id, self._key, direction)
         return None if best is None else await self._database.read(reads.record, self._key, best)
 
@@ -132,14 +161,13 @@ class Experiment:
     async def add_trials(self, new: Sequence[NewTrial], *, at_most: int | None = None) -> list[Trial]:
         """Store trials to be run, in one transaction. Equal configurations share a config_id.
 
-        :param at_most: the experiment shall never hold more trials than this, whoever adds them; what would be
-            too many, from the end, is not stored and not returned.
+        :param at_most: the experiment shall never hold more trials than this, whoever adds them; what would
+            be too many, from the end, is not stored and not returned.
         """
         if not new:
             return []
-        now = values.to_us(utc_now())
-        rows = [_new_row(one, now) for one in new]
-        added = await self._writer.submit(queries.add_trials, queries.Addition(self._key, rows, at_most))
+        rows = await _converted(_new_row, new, at_once=_NEW_AT_ONCE)
+        added = await self._writer.submit(queries.add_trials, requests.Addition(self._key, rows, at_most))
         trials = [
             Trial(
                 experiment_id=self.experiment_id,
@@ -157,23 +185,30 @@ class Experiment:
     async def claim(self, owner: str, *, limit: int, lease: timedelta) -> list[Trial]:
         """Take up to ``limit`` pending trials, the highest priority and then the oldest first.
 
-        They are RUNNING and ``owner``'s until the lease ends; extend it, or others may claim them. Trials whose
-        lease has expired are taken in the same way, as a new attempt.
+        They are RUNNING and ``owner``'s until the lease ends; extend it, or others may claim them. Trials of
+        others whose lease has expired are taken in the same way, as a new attempt.
         """
-        wanted = queries.Claim(self._key, owner, limit, lease // timedelta(microseconds=1))
-        rows = await self._writer.submit(queries.claim, wanted)
-        return [self._trial(row, status=Status.RUNNING, owner=owner) for row in rows]
+        if limit < 1:
+            return []
+        wanted = requests.Claim(self._key, owner, limit, lease // timedelta(microseconds=1))
+        claimed: list[Trial] = []
+        for row in await self._writer.submit(queries.claim, wanted):
+            claimed.append(self._trial(row, status=Status.RUNNING, owner=owner))
+            if len(claimed) % _CLAIMED_AT_ONCE == 0:
+                # Let others run; not cancelled here, or the trials would be ours and nobody would know.
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+        return claimed
 
     async def extend(self, owner: str, *, lease: timedelta) -> dict[int, int]:
         """Renew the lease of every trial ``owner`` holds.
 
         :returns: trial_id → token of those trials; one that is missing was lost to another worker.
         """
-        wanted = queries.Extension(self._key, owner, lease // timedelta(microseconds=1))
+        wanted = requests.Extension(self._key, owner, lease // timedelta(microseconds=1))
         return await self._writer.submit(queries.extend, wanted)
 
     async def record(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        """Append telemetry to a claimed trial. A point that is stored already (same time and metric) is left alone.
+        """Append telemetry to a claimed trial. A point stored already (same time and metric) is left alone.
 
         :raises StaleTrial: if the trial is no longer held under its token.
         :raises ResultsInvalid: if a value is neither a number nor text.
@@ -189,15 +224,20 @@ class Experiment:
         """``record`` for several trials in one transaction; the refusal of each, or None."""
         known = self._metrics
         if unknown := {s.metric for _, samples in batches for s in samples if s.metric not in known}:
-            known.update(await self._writer.submit(queries.register_metrics, sorted(unknown)))
+            names = sorted(values.check_text(name, "the name of a metric") for name in unknown)
+            known.update(await self._writer.submit(queries.register_metrics, names))
         to_us, pack = values.to_us, values.pack
+
+        def row_of(sample: Sample) -> requests.Row:
+            return (to_us(sample[0]), known[sample[1]], *pack(sample[2]))
+
         points = [
-            queries.Points(
+            requests.Points(
                 self._key,
                 trial.trial_id,
                 trial.attempt,
                 trial.token,
-                [(to_us(timestamp), known[metric], *pack(value)) for timestamp, metric, value in samples],
+                await _converted(row_of, samples, at_once=_SAMPLES_AT_ONCE),
             )
             for trial, samples in batches
         ]
@@ -219,7 +259,7 @@ class Experiment:
                 f"expected a final status for trial {trial.trial_id}, found {result.status.name}"
             )
         metrics = None if result.metrics is None else values.dump(result.metrics)
-        completion = queries.Completion(
+        completion = requests.Completion(
             self._key,
             trial.trial_id,
             trial.token,
@@ -227,7 +267,7 @@ class Experiment:
             values.to_us(result.timestamp),
             metrics,
             self._score(result),
-            failure,
+            None if failure is None else failure.encode(errors="replace").decode(),
             host,
         )
         await self._writer.submit(queries.finish, completion)
@@ -238,19 +278,20 @@ class Experiment:
         :raises StaleTrial: if the trial is no longer held under its token.
         """
         await self._writer.submit(
-            queries.release, queries.Release(self._key, trial.trial_id, trial.token, reason)
+            queries.release, requests.Release(self._key, trial.trial_id, trial.token, reason)
         )
 
     # Resuming
 
     async def recover(self, is_dead: Callable[[str], bool]) -> int:
-        """Queue again what an earlier session left: trials of workers known to be dead, and interrupted trials.
+        """Queue again what earlier sessions left: trials of workers known to be dead, and interrupted ones.
 
         :param is_dead: whether the worker with this name certainly runs no more; others keep their leases.
+            Called in a worker thread.
         :returns: how many trials were queued again.
         """
         owners = await self._database.read(reads.owners, self._key)
-        dead = [owner for owner in owners if is_dead(owner)]
+        dead = await anyio.to_thread.run_sync(lambda: [owner for owner in owners if is_dead(owner)])
         return await self._database.write(maintenance.requeue, self._key, dead, INTERRUPTED)
 
     def _score(self, result: RunResult) -> float | None:
@@ -259,13 +300,17 @@ class Experiment:
         if objective is None or not result.metrics or not result.status.is_succeeded:
             return None
         value = result.metrics.get(objective)
-        if isinstance(value, str) or value is None:
+        if isinstance(value, str) or not isinstance(value, SupportsFloat):
             return None
-        return float(value) if math.isfinite(value) else None
+        try:
+            score = float(value)
+        except OverflowError:
+            return None
+        return score if math.isfinite(score) else None
 
     def _trial(
         self,
-        row: queries.Claimed | reads.PendingRow,
+        row: requests.Claimed | reads.PendingRow,
         *,
         status: Status | None = None,
         owner: str | None = None,
@@ -298,11 +343,18 @@ class Experiment:
             self._configs.popitem(last=False)
 
 
-def _new_row(new: NewTrial, now_us: int) -> queries.NewRow:
-    return queries.NewRow(
+def _new_row(new: NewTrial) -> requests.NewRow:
+    return requests.NewRow(
         new.tunables.digest,
         values.dump(dict(new.tunables)),
         values.dump(new.parameters) if new.parameters else None,
         new.priority,
-        values.to_us(new.not_before) if new.not_before is not None else now_us,
+        None if new.not_before is None else values.to_us(new.not_before),
     )
+
+
+async def _converted(function: Callable[[P], R], items: Sequence[P], *, at_once: int) -> list[R]:
+    """``function`` of each item; in a worker thread if they are too many to hold up the event loop for."""
+    if len(items) <= at_once:
+        return [function(item) for item in items]
+    return await anyio.to_thread.run_sync(lambda: [function(item) for item in items])

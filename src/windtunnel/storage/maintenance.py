@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, insert, inspect, literal_column, or_, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    String,
+    Table,
+    and_,
+    insert,
+    inspect,
+    literal_column,
+    select,
+)
 
-from windtunnel.errors import ExperimentMismatch, SchemaMismatch
+from windtunnel.errors import ExperimentMismatch, SchemaMismatch, TunableError
 from windtunnel.model import Status
-from windtunnel.storage import reads
-from windtunnel.storage.queries import archive_attempts
+from windtunnel.storage import queries, reads, values
 from windtunnel.storage.schema import (
     IS_COMPLETED,
     REVISION,
@@ -22,8 +31,15 @@ from windtunnel.storage.schema import (
     status_is,
     trial,
 )
+from windtunnel.tunables import TunableGroups
 
 __all__ = ["NewExperiment", "create", "ensure_experiment", "requeue", "revision_of"]
+
+
+# What Alembic notes: the migrations give exactly the schema of ``create`` (a test holds them to it).
+_VERSION = Table(
+    VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True, nullable=False)
+).c.version_num
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -33,7 +49,11 @@ def revision_of(connection: Connection) -> str | None:
     """
     names = inspect(connection).get_table_names()
     if VERSION_TABLE in names:
-        version: str | None = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
+        version: str | None = connection.execute(select(_VERSION)).scalar()
+        if version is None:
+            raise SchemaMismatch(
+                f"its table {VERSION_TABLE} is empty; restore a copy or choose another database"
+            )
         return version
     if names:
         raise SchemaMismatch(
@@ -47,9 +67,8 @@ def create(connection: Connection) -> None:
     if revision_of(connection) is not None:
         return
     metadata.create_all(connection)
-    # What Alembic would note: the migrations give exactly this schema (a test holds them to it).
-    connection.exec_driver_sql(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-    connection.exec_driver_sql(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{REVISION}')")
+    _VERSION.table.create(connection)
+    connection.execute(insert(_VERSION.table), {"version_num": REVISION})
 
 
 class NewExperiment(NamedTuple):
@@ -61,14 +80,17 @@ class NewExperiment(NamedTuple):
     windtunnel: str
 
 
-def ensure_experiment(connection: Connection, new: NewExperiment) -> int:
+def ensure_experiment(connection: Connection, new: NewExperiment, tunables: TunableGroups) -> int:
     """The key of the experiment with this name, stored now if it was not.
 
-    :raises ExperimentMismatch: if it is stored with other objectives or other tunables.
+    :raises ExperimentMismatch: if it is stored with other objectives or other tunables, or if trials wait
+        whose values ``tunables`` does not allow.
     """
     stored = reads.experiment_named(connection, new.name)
     if stored is not None:
         _check_same(stored, new)
+        if json.loads(stored.tunables) != new.tunables:
+            _check_waiting(connection, stored, tunables)
         return stored.id
     row = {
         "name": new.name,
@@ -76,7 +98,7 @@ def ensure_experiment(connection: Connection, new: NewExperiment) -> int:
         "root_env_config": new.root_env_config,
         "objectives": json.dumps(new.objectives),
         "tunables": json.dumps(new.tunables),
-        "created_us": time.time_ns() // 1000,
+        "created_us": queries.now_us(connection),
         "windtunnel": new.windtunnel,
     }
     connection.execute(insert(experiment), row)
@@ -86,7 +108,9 @@ def ensure_experiment(connection: Connection, new: NewExperiment) -> int:
 
 def _check_same(stored: reads.ExperimentRow, new: NewExperiment) -> None:
     objectives = json.loads(stored.objectives)
-    if objectives != new.objectives:
+    if list(objectives.items()) != list(
+        new.objectives.items()
+    ):  # their order too: the first one is the score
         raise ExperimentMismatch(
             f"experiment {new.name!r} is stored with objectives {objectives}, not {new.objectives}; "
             "use another experiment id"
@@ -96,8 +120,21 @@ def _check_same(stored: reads.ExperimentRow, new: NewExperiment) -> None:
         added = f" adds {sorted(now - before)}" if now - before else ""
         lost = f" lacks {sorted(before - now)}" if before - now else ""
         raise ExperimentMismatch(
-            f"experiment {new.name!r} is stored with other tunables: this one{added}{lost}; use another experiment id"
+            f"experiment {new.name!r} is stored with other tunables: this one{added}{lost}; "
+            "use another experiment id"
         )
+
+
+def _check_waiting(connection: Connection, stored: reads.ExperimentRow, tunables: TunableGroups) -> None:
+    for trial_id, params in reads.unfinished(connection, stored.id):
+        try:
+            tunables.assign({k: v for k, v in values.load(params).items() if k in tunables})
+        except TunableError as exc:
+            raise ExperimentMismatch(
+                f"trial {trial_id} of experiment {stored.name!r} is still to be run and has a value that the "
+                f"tunables no longer allow: {exc}; finish it with the tunables it was made for, "
+                "or use another experiment id"
+            ) from None
 
 
 def _names(definition: dict[str, object]) -> set[str]:
@@ -118,15 +155,7 @@ def requeue(connection: Connection, experiment_pk: int, dead_owners: Sequence[st
         trial.c.status == literal_column(str(Status.CANCELED.value)),
         trial.c.failure == interrupted,
     )
-    now = time.time_ns() // 1000
-    archive_attempts(connection, orphaned, now, "its worker died")
-    archive_attempts(connection, stopped, now, interrupted)
-    back = update(trial).where(or_(orphaned, stopped))
-    values = {
-        "status": Status.PENDING.value,
-        "owner": None,
-        "lease_until_us": None,
-        "failure": None,
-        "ended_us": None,
-    }
-    return connection.execute(back.values(values)).rowcount
+    now = queries.now_us(connection)
+    return queries.put_back(connection, orphaned, now, "its worker died") + queries.put_back(
+        connection, stopped, now, interrupted
+    )

@@ -5,33 +5,39 @@ They only touch the connection, so that a group can be rolled back and applied a
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table, and_, bindparam, insert, literal, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.sql import ColumnElement
 
 from windtunnel.errors import NotFound, StaleTrial, StorageError, TrialAlreadyFinished
 from windtunnel.model import Status
+from windtunnel.storage.requests import (
+    Addition,
+    Claim,
+    Claimed,
+    Completion,
+    Extension,
+    NewRow,
+    Points,
+    Release,
+)
 from windtunnel.storage.schema import config, experiment, metric, status_is, telemetry, trial, trial_attempt
 
 __all__ = [
     "ORDER",
-    "Addition",
-    "Claim",
-    "Claimed",
-    "Completion",
-    "Extension",
-    "NewRow",
-    "Points",
-    "Release",
     "add_trials",
     "claim",
     "extend",
     "finish",
+    "now_us",
+    "put_back",
     "record",
     "register_metrics",
     "release",
@@ -39,70 +45,6 @@ __all__ = [
 
 _CHUNK = 500
 """Values in one IN list: within every database's limit on parameters."""
-
-
-class NewRow(NamedTuple):
-    digest: str
-    params: str
-    parameters: str | None
-    priority: int
-    not_before_us: int
-
-
-class Addition(NamedTuple):
-    experiment: int
-    rows: Sequence[NewRow]
-    at_most: int | None = None
-
-
-class Claim(NamedTuple):
-    experiment: int
-    owner: str
-    limit: int
-    lease_us: int
-
-
-class Claimed(NamedTuple):
-    trial_id: int
-    config_id: int
-    parameters: str | None
-    priority: int
-    attempt: int
-    token: int
-    params: str
-
-
-class Extension(NamedTuple):
-    experiment: int
-    owner: str
-    lease_us: int
-
-
-class Points(NamedTuple):
-    experiment: int
-    trial_id: int
-    attempt: int
-    token: int
-    rows: Sequence[tuple[int, int, float | None, str | None]]  # ts_us, metric_id, number, text
-
-
-class Completion(NamedTuple):
-    experiment: int
-    trial_id: int
-    token: int
-    status: int
-    ended_us: int
-    metrics: str | None
-    score: float | None
-    failure: str | None
-    host: str | None
-
-
-class Release(NamedTuple):
-    experiment: int
-    trial_id: int
-    token: int
-    reason: str
 
 
 def now_us(_connection: Connection) -> int:
@@ -118,7 +60,7 @@ def insert_new(table: Table, dialect: Dialect) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _insert_new_sql(table: Table, dialect_name: str, dialect: Dialect) -> str:
+def _insert_new_sql(table: Table, dialect: Dialect) -> str:
     """The text of ``insert_new`` with one positional parameter a column: nothing is faster for many rows."""
     return str(
         insert_new(table, dialect).values({c: bindparam(c.name) for c in table.c}).compile(dialect=dialect)
@@ -178,14 +120,14 @@ def _pending_row(experiment_pk: int, trial_id: int, config_id: int, row: NewRow,
         "priority": row.priority,
         "attempt": 0,
         "token": 0,
-        "not_before_us": row.not_before_us,
+        "not_before_us": now if row.not_before_us is None else row.not_before_us,
         "created_us": now,
         "parameters": row.parameters,
     }
 
 
 def _take_trial_ids(connection: Connection, addition: Addition) -> tuple[int, int]:
-    """Reserve numbers for the addition: the first, and how many fit. Updating before reading keeps writers apart."""
+    """Reserve numbers: the first, and how many fit. Updating before reading keeps writers apart."""
     this = experiment.c.id == addition.experiment
     count = len(addition.rows)
     connection.execute(
@@ -209,7 +151,7 @@ def claim(connection: Connection, claims: Sequence[Claim]) -> list[list[Claimed]
         _reap(connection, experiment_pk, owner, now)
     claimed = [_claim_one(connection, one, now) for one in claims]
     params = _params_of(connection, {row.config_id for rows in claimed for row in rows})
-    return [[Claimed(*row, params[row.config_id]) for row in rows] for rows in claimed]
+    return [[Claimed._make((*row, params[row.config_id])) for row in rows] for rows in claimed]
 
 
 _DUE = (
@@ -269,25 +211,19 @@ def _params_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
     return params
 
 
-_EXPIRED = select(trial.c.trial_id, trial.c.token).where(
-    trial.c.experiment == bindparam("experiment_pk"),
-    status_is(Status.RUNNING),
-    trial.c.lease_until_us < bindparam("now"),
-    trial.c.owner != bindparam("me"),
-)
-
-
 def _reap(connection: Connection, experiment_pk: int, me: str, now: int) -> None:
     """Send the trials of workers that fell silent back to the queue.
 
     Not one's own: an expired lease of ours means that our heartbeat is late, and it is about to come.
     """
-    rows = connection.execute(_EXPIRED, {"experiment_pk": experiment_pk, "now": now, "me": me}).all()
-    if rows:
-        release(
-            connection,
-            [Release(experiment_pk, trial_id, token, "its worker fell silent") for trial_id, token in rows],
-        )
+    expired = and_(
+        trial.c.experiment == experiment_pk,
+        status_is(Status.RUNNING),
+        trial.c.lease_until_us < now,
+        trial.c.owner != me,
+    )
+    if connection.execute(select(trial.c.trial_id).where(expired).limit(1)).first() is not None:
+        put_back(connection, expired, now, "its worker fell silent")
 
 
 def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict[int, int]]:
@@ -299,16 +235,14 @@ def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict
             trial.c.experiment == one.experiment, status_is(Status.RUNNING), trial.c.owner == one.owner
         )
         connection.execute(update(trial).where(mine).values(lease_until_us=now + one.lease_us))
-        held.append(
-            {i: t for i, t in connection.execute(select(trial.c.trial_id, trial.c.token).where(mine))}
-        )
+        held.append(dict(map(tuple, connection.execute(select(trial.c.trial_id, trial.c.token).where(mine)))))
     return held
 
 
-def release(connection: Connection, releases: Sequence[Release]) -> list[None | StorageError]:
+def release(connection: Connection, releases: Sequence[Release]) -> list[StorageError | None]:
     """Put running trials back into the queue; what this attempt was stays in ``trial_attempt``."""
     now = now_us(connection)
-    outcomes: list[None | StorageError] = []
+    outcomes: list[StorageError | None] = []
     for one in releases:
         held = and_(
             trial.c.experiment == one.experiment,
@@ -316,33 +250,29 @@ def release(connection: Connection, releases: Sequence[Release]) -> list[None | 
             trial.c.token == one.token,
             status_is(Status.RUNNING),
         )
-        archive_attempts(connection, held, now, one.reason)
-        back = update(trial).where(held).values(status=Status.PENDING.value, owner=None, lease_until_us=None)
-        hit = connection.execute(back).rowcount
+        hit = put_back(connection, held, now, one.reason)
         outcomes.append(None if hit else _stale(one.trial_id))
     return outcomes
 
 
-def archive_attempts(connection: Connection, which: Any, now: int, reason: str) -> None:
-    """Copy the attempts of the trials ``which`` into ``trial_attempt``."""
-    columns = [
-        "experiment",
-        "trial_id",
-        "attempt",
-        "owner",
-        "host",
-        "started_us",
-        "ended_us",
-        "status",
-        "reason",
-    ]
+_ARCHIVED = ("experiment", "trial_id", "attempt", "owner", "host", "started_us")
+_CLEARED = ("owner", "host", "started_us", "ended_us", "lease_until_us", "metrics", "score", "failure")
+
+
+def put_back(connection: Connection, which: ColumnElement[bool], now: int, reason: str) -> int:
+    """Queue the trials ``which`` again and keep their attempts in ``trial_attempt``; how many they were."""
     attempts = select(
-        *(trial.c[name] for name in columns[:6]),
+        *(trial.c[name] for name in _ARCHIVED),
         literal(now),
         literal(Status.CANCELED.value),
         literal(reason),
     ).where(which)
+    columns = [*_ARCHIVED, "ended_us", "status", "reason"]
     connection.execute(insert(trial_attempt).from_select(columns, attempts))
+    blank: dict[str, object] = dict.fromkeys(_CLEARED)
+    return connection.execute(
+        update(trial).where(which).values(status=Status.PENDING.value, **blank)
+    ).rowcount
 
 
 # Telemetry
@@ -359,7 +289,7 @@ def register_metrics(connection: Connection, names: Sequence[Sequence[str]]) -> 
     return [{name: found[name] for name in some} for some in names]
 
 
-def record(connection: Connection, requests: Sequence[Sequence[Points]]) -> list[list[None | StorageError]]:
+def record(connection: Connection, requests: Sequence[Sequence[Points]]) -> list[list[StorageError | None]]:
     """Append points of trials that are held. A point that is there already is left as it is."""
     held = _held(connection, [batch for batches in requests for batch in batches])
     rows = [
@@ -370,8 +300,7 @@ def record(connection: Connection, requests: Sequence[Sequence[Points]]) -> list
         for row in batch.rows
     ]
     if rows:
-        dialect = connection.dialect
-        connection.exec_driver_sql(_insert_new_sql(telemetry, dialect.name, dialect), rows)
+        connection.exec_driver_sql(_insert_new_sql(telemetry, connection.dialect), rows)
     return [
         [None if (b.experiment, b.trial_id, b.token) in held else _stale(b.trial_id) for b in batches]
         for batches in requests
@@ -428,7 +357,7 @@ _FINISH_NAMES = (
 )
 
 
-def finish(connection: Connection, completions: Sequence[Completion]) -> list[None | StorageError]:
+def finish(connection: Connection, completions: Sequence[Completion]) -> list[StorageError | None]:
     """Store outcomes of trials that are held. The same outcome again changes nothing."""
     result = connection.execute(_FINISH, [dict(zip(_FINISH_NAMES, one, strict=True)) for one in completions])
     if result.rowcount == len(completions):
@@ -436,7 +365,7 @@ def finish(connection: Connection, completions: Sequence[Completion]) -> list[No
     return [_finished(connection, one) for one in completions]
 
 
-def _finished(connection: Connection, one: Completion) -> None | StorageError:
+def _finished(connection: Connection, one: Completion) -> StorageError | None:
     """Whether ``one`` is what the trial's row now says."""
     row = connection.execute(
         select(trial.c.status, trial.c.token, trial.c.metrics).where(
@@ -447,7 +376,7 @@ def _finished(connection: Connection, one: Completion) -> None | StorageError:
         return NotFound("trial", one.trial_id)
     if row.token != one.token or row.status < Status.SUCCEEDED.value:
         return _stale(one.trial_id)
-    if (row.status, row.metrics) == (one.status, one.metrics):
+    if row.status == one.status and _same(row.metrics, one.metrics):
         return None
     said = Status(row.status).name
     return TrialAlreadyFinished(
@@ -455,9 +384,17 @@ def _finished(connection: Connection, one: Completion) -> None | StorageError:
     )
 
 
+def _same(metrics: str | None, others: str | None) -> bool:
+    """Whether two texts hold the same metrics, in whatever order. What JSON lacks is marked: nan is nan."""
+    return metrics == others or (
+        metrics is not None and others is not None and json.loads(metrics) == json.loads(others)
+    )
+
+
 def _stale(trial_id: int) -> StaleTrial:
     return StaleTrial(
-        f"trial {trial_id} is not held under this token: its lease was lost or it has ended; this write is refused"
+        f"trial {trial_id} is not held under this token: its lease was lost or it has ended; "
+        "this write is refused"
     )
 
 

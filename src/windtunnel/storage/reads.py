@@ -1,11 +1,11 @@
-"""The reads, as plain functions of a connection. A fixed number of statements each, whatever the number of rows."""
+"""The reads, as plain functions of a connection: as many statements for few rows as for many."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, func, or_, select, tuple_
 
 from windtunnel.model import Direction, History, Status, TrialRecord
 from windtunnel.storage import values
@@ -14,6 +14,9 @@ from windtunnel.storage.schema import IS_COMPLETED, config, experiment, metric, 
 __all__ = ["Counts", "Page"]
 
 PAGE = 256
+HISTORY_PAGE = 1000
+"""Rows that are turned into Python values in one go: more would hold up the event loop."""
+TELEMETRY_PAGE = 4000
 _TOLD = (Status.SUCCEEDED.value, Status.FAILED.value, Status.TIMED_OUT.value)
 
 
@@ -67,13 +70,14 @@ def experiment_named(connection: Connection, name: str) -> ExperimentRow | None:
     return ExperimentRow(*row) if row else None
 
 
-def history(connection: Connection, experiment_pk: int, after: int) -> History:
-    """Completed trials after the trial ``after``; canceled ones taught nobody anything and are left out."""
+def history(connection: Connection, experiment_pk: int, after: int, limit: int = HISTORY_PAGE) -> History:
+    """The next completed trials after ``after``; canceled ones taught nobody anything and are left out."""
     rows = connection.execute(
         select(trial.c.trial_id, config.c.params, trial.c.metrics, trial.c.status)
         .join(config, config.c.id == trial.c.config_id)
         .where(trial.c.experiment == experiment_pk, trial.c.trial_id > after, trial.c.status.in_(_TOLD))
         .order_by(trial.c.trial_id)
+        .limit(limit)
     ).all()
     return History(
         [row.trial_id for row in rows],
@@ -83,26 +87,39 @@ def history(connection: Connection, experiment_pk: int, after: int) -> History:
     )
 
 
+class Point(NamedTuple):
+    ts_us: int
+    metric_id: int
+    metric: str
+    number: float | None
+    text: str | None
+
+
+def newest_attempt(connection: Connection, experiment_pk: int, trial_id: int) -> int | None:
+    """The number of the trial's current attempt; None if there is no such trial."""
+    found: int | None = connection.execute(
+        select(trial.c.attempt).where(trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
+    ).scalar_one_or_none()
+    return found
+
+
 def telemetry_of(
-    connection: Connection, experiment_pk: int, trial_id: int, attempt: int | None
-) -> list[tuple[int, str, float | None, str | None]]:
-    """(ts_us, metric, number, text) in order of time; of the newest attempt unless another is named."""
-    newest = (
-        select(trial.c.attempt)
-        .where(trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
-        .scalar_subquery()
-    )
+    connection: Connection, experiment_pk: int, trial_id: int, attempt: int, after: tuple[int, int]
+) -> list[Point]:
+    """The next points of an attempt after (ts_us, metric_id), in that order."""
     rows = connection.execute(
-        select(telemetry.c.ts_us, metric.c.name, telemetry.c.number, telemetry.c.text)
+        select(telemetry.c.ts_us, telemetry.c.metric_id, metric.c.name, telemetry.c.number, telemetry.c.text)
         .join(metric, metric.c.id == telemetry.c.metric_id)
         .where(
             telemetry.c.experiment == experiment_pk,
             telemetry.c.trial_id == trial_id,
-            telemetry.c.attempt == (newest if attempt is None else attempt),
+            telemetry.c.attempt == attempt,
+            tuple_(telemetry.c.ts_us, telemetry.c.metric_id) > after,
         )
         .order_by(telemetry.c.ts_us, telemetry.c.metric_id)
+        .limit(TELEMETRY_PAGE)
     )
-    return [(ts_us, name, number, text) for ts_us, name, number, text in rows]
+    return [Point(*row) for row in rows]
 
 
 def params_of_config(connection: Connection, config_id: int) -> str | None:
@@ -112,22 +129,15 @@ def params_of_config(connection: Connection, config_id: int) -> str | None:
     return found
 
 
-def trial_exists(connection: Connection, experiment_pk: int, trial_id: int) -> bool:
-    wanted = and_(trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
-    return connection.execute(select(trial.c.trial_id).where(wanted)).one_or_none() is not None
-
-
-def counts(connection: Connection) -> dict[int, Counts]:
-    """experiment → its counts. Reads three small indexes instead of the trials."""
+def counts(connection: Connection, experiment_pk: int | None = None) -> dict[int, Counts]:
+    """experiment → its counts, of one or of all. Reads three small indexes instead of the trials."""
     found: dict[int, dict[str, int]] = {}
     for where in (status_is(Status.PENDING), status_is(Status.RUNNING), IS_COMPLETED):
-        rows = connection.execute(
-            select(trial.c.experiment, trial.c.status, func.count())
-            .where(where)
-            .group_by(trial.c.experiment, trial.c.status)
-        )
-        for experiment_pk, status, number in rows:
-            found.setdefault(experiment_pk, {})[Status(status).name.lower()] = number
+        some = select(trial.c.experiment, trial.c.status, func.count()).where(where)
+        if experiment_pk is not None:
+            some = some.where(trial.c.experiment == experiment_pk)
+        for pk, status, number in connection.execute(some.group_by(trial.c.experiment, trial.c.status)):
+            found.setdefault(pk, {})[Status(status).name.lower()] = number
     return {pk: Counts(total=sum(by.values()), **by) for pk, by in found.items()}
 
 
@@ -171,12 +181,26 @@ _RECORD = select(
 ).join(config, config.c.id == trial.c.config_id)
 
 
-def records(connection: Connection, experiment_pk: int, after: int, limit: int = PAGE) -> list[TrialRecord]:
-    """The next trials after ``after``, in order of their ids."""
-    page = _RECORD.where(trial.c.experiment == experiment_pk, trial.c.trial_id > after).order_by(
-        trial.c.trial_id
+def records(
+    connection: Connection, experiment_pk: int, after: int, config_id: int | None = None, limit: int = PAGE
+) -> list[TrialRecord]:
+    """The next trials after ``after``, in order of their ids; of one configuration if it is given."""
+    page = _RECORD.where(trial.c.experiment == experiment_pk, trial.c.trial_id > after)
+    if config_id is not None:
+        page = page.where(trial.c.config_id == config_id)
+    return [_as_record(row) for row in connection.execute(page.order_by(trial.c.trial_id).limit(limit))]
+
+
+def last_failure(connection: Connection, experiment_pk: int) -> TrialRecord | None:
+    """The trial that failed or timed out last."""
+    failed = _RECORD.where(
+        trial.c.experiment == experiment_pk,
+        IS_COMPLETED,
+        trial.c.status.in_((Status.FAILED.value, Status.TIMED_OUT.value)),
     )
-    return [_as_record(row) for row in connection.execute(page.limit(limit))]
+    newest = failed.order_by(trial.c.ended_us.desc(), trial.c.trial_id.desc()).limit(1)
+    row = connection.execute(newest).one_or_none()
+    return _as_record(row) if row else None
 
 
 def record(connection: Connection, experiment_pk: int, trial_id: int) -> TrialRecord | None:
@@ -243,14 +267,15 @@ def owners(connection: Connection, experiment_pk: int) -> Sequence[str]:
     return list(connection.execute(select(trial.c.owner).where(running).distinct()).scalars())
 
 
-def interrupted(connection: Connection, experiment_pk: int, reason: str) -> list[tuple[int, int]]:
-    """(trial_id, token) of the trials that were canceled for ``reason``."""
+def unfinished(connection: Connection, experiment_pk: int) -> list[tuple[int, str]]:
+    """A trial and the configuration, for each configuration that waits or runs."""
     rows = connection.execute(
-        select(trial.c.trial_id, trial.c.token).where(
+        select(func.min(trial.c.trial_id), config.c.params)
+        .join(config, config.c.id == trial.c.config_id)
+        .where(
             trial.c.experiment == experiment_pk,
-            IS_COMPLETED,
-            trial.c.status == Status.CANCELED.value,
-            trial.c.failure == reason,
+            or_(status_is(Status.PENDING), status_is(Status.RUNNING)),
         )
+        .group_by(trial.c.config_id, config.c.params)
     )
-    return [(trial_id, token) for trial_id, token in rows]
+    return [(trial_id, params) for trial_id, params in rows]

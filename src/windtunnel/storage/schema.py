@@ -1,8 +1,8 @@
 """The tables. Times are UTC integer microseconds, free-form values are JSON text (see ``values.py``).
 
-What grows: ``trial`` by one row a trial, ``telemetry`` by one row a point, ``config`` and ``metric`` by distinct
-content. A trial's row holds its current attempt; an attempt that ended without ending its trial (lease expired,
-released, interrupted) moves to ``trial_attempt``.
+What grows: ``trial`` by one row a trial, ``telemetry`` by one row a point, ``config`` and ``metric`` by
+distinct content. A trial's row holds its current attempt; an attempt that ended without ending its trial
+(lease expired, released, interrupted) moves to ``trial_attempt``.
 """
 
 from __future__ import annotations

@@ -8,10 +8,13 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import anyio
+import anyio.to_thread
+from sqlalchemy import Connection
 
-from windtunnel.errors import NotFound, SchemaMismatch
+from windtunnel.errors import ConfigError, NotFound, SchemaMismatch
 from windtunnel.model import Direction, TrialRecord
 from windtunnel.storage import maintenance, queries, reads
 from windtunnel.storage.database import Database, open_database
@@ -23,6 +26,8 @@ from windtunnel.tunables import TunableGroups
 __all__ = ["ExperimentSummary", "Storage", "open_storage"]
 
 logger = logging.getLogger(__name__)
+
+_VERSION = importlib.metadata.version("windtunnel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +72,10 @@ class Storage:
 
         :param tunables: a TunableGroups, or the plain mapping of the config format.
         :param opt_targets: metric → ``min`` or ``max``, the most important first.
+        :raises ConfigError: if a direction is neither ``min`` nor ``max``.
         :raises ExperimentMismatch: if it is stored with other objectives or tunables.
         """
+        _check_directions(opt_targets)
         groups = tunables if isinstance(tunables, TunableGroups) else TunableGroups(tunables)
         new = maintenance.NewExperiment(
             name=experiment_id,
@@ -76,9 +83,9 @@ class Storage:
             root_env_config=root_env_config,
             objectives=dict(opt_targets),
             tunables=dict(groups.definition()),
-            windtunnel=importlib.metadata.version("windtunnel"),
+            windtunnel=_VERSION,
         )
-        key = await self._database.write(maintenance.ensure_experiment, new)
+        key = await self._database.write(maintenance.ensure_experiment, new, groups)
         yield self._handle(key, experiment_id, groups, opt_targets)
 
     async def open_experiment(self, experiment_id: str) -> Experiment:
@@ -128,21 +135,30 @@ class Storage:
 
 
 @asynccontextmanager
-async def open_storage(url: str = "sqlite:///windtunnel.db") -> AsyncIterator[Storage]:
+async def open_storage(
+    url: str = "sqlite:///windtunnel.db", *, patience: timedelta = timedelta(seconds=30)
+) -> AsyncIterator[Storage]:
     """Open a database for as long as the block runs; an empty one gets its tables, an older one is upgraded.
 
     :param url: ``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``sqlite:///:memory:``.
+    :param patience: how long to wait while another program has the database locked.
+    :raises ConfigError: if the URL cannot be understood.
     :raises StorageError: if it cannot be opened, is no database, is newer or belongs to another program.
     """
-    async with open_database(url) as database:
+    failure: Exception | None = None
+    async with open_database(url, patience=patience) as database:
         await _prepare(database)
         writer = GroupWriter(database, queries.ORDER)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(writer.run, name="storage writer")
             try:
                 yield Storage(database, writer)
+            except Exception as exc:  # noqa: BLE001 - raised below: the task group would wrap it in an ExceptionGroup
+                failure = exc
             finally:
                 writer.close()
+    if failure is not None:
+        raise failure
 
 
 async def _prepare(database: Database) -> None:
@@ -158,13 +174,32 @@ async def _prepare(database: Database) -> None:
 
 
 async def _upgrade(database: Database, found: str) -> None:
-    from windtunnel.storage import migrate  # noqa: PLC0415 - Alembic is loaded for old databases only
-
-    if found not in migrate.revisions():
+    if found not in await anyio.to_thread.run_sync(_known_revisions):
         raise SchemaMismatch(
             f"its schema {found!r} is newer than this windtunnel's {REVISION!r}; install a newer windtunnel"
         )
     logger.info(
         "upgrading %s from schema %s to %s", database.place, found, REVISION, extra={"action": "upgrade"}
     )
-    await database.write(migrate.upgrade)
+    await database.write(_migrate)
+
+
+# Alembic is loaded for old databases only, and in a thread: that takes longer than the loop may stand still.
+
+
+def _known_revisions() -> set[str]:
+    from windtunnel.storage import migrate
+
+    return migrate.revisions()
+
+
+def _migrate(connection: Connection) -> None:
+    from windtunnel.storage import migrate
+
+    migrate.upgrade(connection)
+
+
+def _check_directions(opt_targets: Mapping[str, object]) -> None:
+    for metric, direction in opt_targets.items():
+        if direction not in ("min", "max"):
+            raise ConfigError(f"expected 'min' or 'max', found {direction!r}", path=("objectives", metric))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import operator
+import reprlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 from windtunnel.errors import ResultsInvalid
 
-__all__ = ["dump", "from_us", "load", "pack", "to_us", "unpack"]
+__all__ = ["check_text", "dump", "from_us", "load", "pack", "to_us", "unpack"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _EXACT = 2**53
 _NON_FINITE = "$float"
+_NO_NUMBER = (TypeError, ValueError, OverflowError, RecursionError)
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def to_us(moment: datetime) -> int:
@@ -36,21 +40,22 @@ def from_us(value: int) -> datetime:
 def pack(value: object) -> tuple[float | None, str | None]:
     """A telemetry value as (number, text), one of which is None.
 
-    Both are set for the numbers that not every database can keep as a double: nan, the infinities and integers
-    beyond 2**53. Their text is the literal.
+    Both are set for the numbers that not every database can keep as a double: nan, the infinities and
+    integers beyond 2**53. Their text is the literal.
 
     :raises ResultsInvalid: if it is neither a number nor text.
     """
     if type(value) is float and value - value == 0.0:  # finite
         return value, None
     if isinstance(value, str):
-        return None, value
-    if isinstance(value, int):
-        return (float(value), None) if -_EXACT <= value <= _EXACT else (0.0, str(int(value)))
+        return None, check_text(value, "telemetry")
     try:
-        number = float(value)  # type: ignore[arg-type]  # numpy's scalars and Decimal come here
-    except (TypeError, ValueError):
-        raise ResultsInvalid(f"telemetry must be numbers or text, found {value!r}") from None
+        if isinstance(value, SupportsIndex):  # whole numbers, numpy's too
+            whole = operator.index(value)
+            return (float(whole), None) if -_EXACT <= whole <= _EXACT else (0.0, str(whole))
+        number = _as_float(value)
+    except _NO_NUMBER:
+        raise ResultsInvalid(f"telemetry must be numbers or text, found {_shown(value)}") from None
     return (number, None) if math.isfinite(number) else (0.0, repr(number))
 
 
@@ -63,17 +68,36 @@ def unpack(number: float | None, text: str | None) -> float | int | str:
     return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
+def check_text(value: str, what: str) -> str:
+    """``value``, which every database can keep.
+
+    :raises ResultsInvalid: if it is no text, or holds half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise ResultsInvalid(f"{what} must be text, found {_shown(value)}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ResultsInvalid(f"{what} must be valid Unicode, found {_shown(value)}") from None
+    return value
+
+
 def dump(values: Mapping[str, Any]) -> str:
     """Metrics, parameters or a configuration as JSON text, compact and in the given order.
 
     :raises ResultsInvalid: if a value is not a number, text, None, or a list or mapping of these.
     """
     try:
-        return json.dumps(values, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    except (TypeError, ValueError):
-        return json.dumps(
-            _plain(values, "metrics"), allow_nan=False, separators=(",", ":"), ensure_ascii=False
-        )
+        text = _encode(values)
+        if _NON_FINITE in text:
+            text = _encode(_plain(values, "metrics"))
+    except _NO_NUMBER:
+        try:
+            text = _encode(_plain(values, "metrics"))
+        except (ValueError, RecursionError) as exc:
+            raise ResultsInvalid(f"metrics cannot be stored: {exc}") from None
+    return check_text(text, "metrics")
 
 
 def load(text: str | None) -> dict[str, Any]:
@@ -89,20 +113,38 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{where}[{k!r}]") for k, v in value.items()}
+        escape = "$" if len(value) == 1 and _is_mark(next(iter(value))) else ""
+        return {f"{escape}{k}": _plain(v, f"{where}[{k!r}]") for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ResultsInvalid(
-            f"{where} must be a number or text, found {type(value).__name__} {value!r}"
-        ) from None
-    if not math.isfinite(number):
-        return {_NON_FINITE: repr(number)}
-    whole = int(number)
-    return whole if not isinstance(value, float) and whole == number else number
+        if isinstance(value, SupportsIndex):
+            return operator.index(value)
+        number = _as_float(value)
+    except _NO_NUMBER:
+        raise ResultsInvalid(f"{where} must be a number or text, found {_shown(value)}") from None
+    return number if math.isfinite(number) else {_NON_FINITE: repr(number)}
 
 
 def _revive(mapping: dict[str, Any]) -> Any:
-    return float(mapping[_NON_FINITE]) if mapping.keys() == {_NON_FINITE} else mapping
+    if len(mapping) != 1:
+        return mapping
+    ((key, value),) = mapping.items()
+    if key == _NON_FINITE:
+        return float(value)
+    return {key[1:]: value} if _is_mark(key) else mapping
+
+
+def _is_mark(key: object) -> bool:
+    """Whether ``key`` is the mark of a number, or one that was escaped so as not to be taken for it."""
+    return isinstance(key, str) and key.startswith("$") and key.lstrip("$") == "float"
+
+
+def _as_float(value: object) -> float:
+    if not isinstance(value, SupportsFloat):
+        raise TypeError
+    return float(value)
+
+
+def _shown(value: object) -> str:
+    return f"{type(value).__name__} {reprlib.repr(value)}"

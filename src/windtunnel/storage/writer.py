@@ -1,9 +1,10 @@
 """Group commit: whatever is waiting to be written goes into one transaction.
 
-A commit costs a disk flush, whatever it holds, so one task takes all queued operations, runs them as one closure in
-the driver's thread, commits once and wakes every caller. Nobody is told "done" before the commit.
+A commit costs a disk flush, whatever it holds, so one task takes all queued operations, runs them as one
+closure in the driver's thread, commits once and wakes every caller. Nobody is told "done" before the commit.
 
-The queue needs no bound of its own: each caller waits for its operation, so it holds one entry a waiting task.
+The queue needs no bound of its own: each caller waits for its operation, so it holds one entry a waiting
+task.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 from sqlalchemy import Connection
 
-from windtunnel.errors import StorageError, StorageUnavailable
+from windtunnel.errors import StorageError, StorageUnavailable, WindtunnelError
 from windtunnel.storage.database import Database
 
 __all__ = ["Apply", "GroupWriter", "Outcome"]
@@ -30,8 +31,6 @@ Apply = Callable[[Connection, Sequence[P]], Sequence[R | StorageError]]
 
 _GROUP_LIMIT = 4000
 """Operations in one transaction: bounds how long other processes wait for the lock."""
-_PATIENCE_S = 30.0
-"""A database that is locked by another program is tried again for this long."""
 
 
 class _Operation(Generic[P, R]):
@@ -99,41 +98,38 @@ class GroupWriter:
         try:
             await self._commit_together(group)
         except StorageUnavailable as exc:
-            _resolve_all(group, [exc] * len(group))
+            for (
+                operation
+            ) in group:  # an error each: raised in many tasks, one object would gather their tracebacks
+                operation.resolve(_again(exc))
         except Exception as exc:
-            if len(group) == 1:
-                if not isinstance(exc, StorageError):
-                    logger.exception("a storage operation failed", extra={"action": "storage_bug"})
-                group[0].resolve(exc)
+            if len(group) > 1:
+                # One of them is bad, and the rollback undid all: halve until it is alone.
+                middle = len(group) // 2
+                await self._commit(group[:middle])
+                await self._commit(group[middle:])
                 return
-            # One of them is bad, and the rollback undid all: alone, only the bad one fails.
-            for operation in group:
-                await self._commit([operation])
+            if not isinstance(exc, WindtunnelError):
+                logger.exception("a storage operation failed", extra={"action": "storage_bug"})
+            group[0].resolve(exc)
 
     async def _commit_together(self, group: list[_Operation[Any, Any]]) -> None:
         kinds: dict[Apply[Any, Any], list[_Operation[Any, Any]]] = {}
         for operation in sorted(group, key=lambda o: self._rank[o.apply]):
             kinds.setdefault(operation.apply, []).append(operation)
 
-        def apply_all(connection: Connection) -> list[Sequence[Outcome]]:
-            return [apply(connection, [o.payload for o in operations]) for apply, operations in kinds.items()]
+        def apply_all(connection: Connection) -> list[tuple[_Operation[Any, Any], Outcome]]:
+            outcomes: list[tuple[_Operation[Any, Any], Outcome]] = []
+            for apply, operations in kinds.items():
+                results = apply(connection, [operation.payload for operation in operations])
+                outcomes += zip(operations, results, strict=True)
+            return outcomes
 
-        outcomes = await self._patiently(apply_all)
-        for operations, results in zip(kinds.values(), outcomes, strict=True):
-            _resolve_all(operations, results)
-
-    async def _patiently(self, work: Callable[[Connection], R]) -> R:
-        deadline = anyio.current_time() + _PATIENCE_S
-        while True:
-            try:
-                return await self._database.write(work)
-            except StorageUnavailable as exc:
-                if "locked" not in str(exc) or anyio.current_time() > deadline:
-                    raise
-                logger.warning("%s; trying again", exc, extra={"action": "storage_locked"})
-                await anyio.sleep(0.05)
+        for operation, outcome in await self._database.write(apply_all):
+            operation.resolve(outcome)
 
 
-def _resolve_all(operations: Sequence[_Operation[Any, Any]], outcomes: Sequence[Outcome]) -> None:
-    for operation, outcome in zip(operations, outcomes, strict=True):
-        operation.resolve(outcome)
+def _again(exc: StorageUnavailable) -> StorageUnavailable:
+    copy = type(exc)(*exc.args)
+    copy.__cause__ = exc.__cause__
+    return copy

@@ -66,6 +66,7 @@ class Recorder:
         while True:
             with anyio.move_on_after(self._period_s):
                 await self._urgent.wait()
+            self._urgent = anyio.Event()
             await self.flush()
 
     async def flush(self, *sinks: TrialSink) -> None:
@@ -73,14 +74,17 @@ class Recorder:
 
         :raises StorageError: if the database fails.
         """
-        chosen = sinks or tuple(self._filled)
-        batches = [(sink.trial, sink.take()) for sink in chosen if sink in self._filled]
-        for sink in chosen:
-            self._filled.pop(sink, None)
-        self._urgent = anyio.Event()
-        if not batches:
+        chosen = [sink for sink in sinks or tuple(self._filled) if sink in self._filled]
+        if not chosen:
             return
-        outcomes = await self._write(batches)
+        written = anyio.Event()
+        batches = [(sink.trial, sink.take(written)) for sink in chosen]
+        for sink in chosen:
+            del self._filled[sink]
+        try:
+            outcomes = await self._write(batches)
+        finally:
+            written.set()
         self._buffered -= sum(len(samples) for _, samples in batches)
         self._room.set()
         self._room = anyio.Event()
@@ -112,12 +116,13 @@ class Recorder:
 class TrialSink:
     """Takes the samples of one trial (a ``TelemetrySink``)."""
 
-    __slots__ = ("_count", "_last", "_recorder", "_samples", "trial")
+    __slots__ = ("_count", "_last", "_recorder", "_samples", "_under_way", "trial")
 
     def __init__(self, recorder: Recorder, trial: Trial) -> None:
         self.trial = trial
         self._recorder = recorder
         self._samples: list[Sample] = []
+        self._under_way: anyio.Event | None = None
         self._count = 0
         self._last = datetime.min.replace(tzinfo=UTC)
 
@@ -145,12 +150,21 @@ class TrialSink:
             await self.emit(metric, value, timestamp)
 
     async def flush(self) -> None:
-        """Return when everything emitted so far is durable."""
+        """Return when everything emitted so far is durable, or was refused."""
+        under_way = (
+            self._under_way
+        )  # the recorder may be writing samples of ours that are in no buffer any more
         await self._recorder.flush(self)
+        if under_way is not None and not under_way.is_set():
+            with anyio.CancelScope(shield=True):  # as the write itself, which is limited in time
+                await under_way.wait()
 
-    def take(self) -> list[Sample]:
-        """Hand over what is buffered."""
-        taken, self._samples = self._samples, []
+    def take(self, written: anyio.Event) -> list[Sample]:
+        """Hand over what is buffered.
+
+        :param written: is set when the write of it has ended.
+        """
+        taken, self._samples, self._under_way = self._samples, [], written
         return taken
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,8 +21,9 @@ _TICK_S = 0.005
 class Stalls:
     """Watches the running loop for iterations that compute for longer than ``limit_s``.
 
-    Counts the loop thread's processor time, not the clock, so that a busy machine raises no false alarm. Calls that
-    sleep or wait in the loop's thread use no processor time; those are for a blocking-call detector.
+    Counts the loop thread's processor time, not the clock, so that a busy machine raises no false alarm; and not
+    the garbage collector's, which depends on how much the test program has loaded. Calls that sleep or wait in the
+    loop's thread use no processor time; those are for a blocking-call detector.
     """
 
     def __init__(self, limit_s: float = 0.05) -> None:
@@ -29,14 +31,27 @@ class Stalls:
         self.worst_s = 0.0
         self._last = 0.0
         self._handle: asyncio.TimerHandle | None = None
+        self._thread = 0
+        self._collecting_since = 0.0
 
     def start(self) -> None:
+        self._thread = threading.get_ident()
+        gc.callbacks.append(self._leave_out_collections)
         self._last = time.thread_time()
         self._tick(asyncio.get_running_loop())
 
     def stop(self) -> None:
+        gc.callbacks.remove(self._leave_out_collections)
         if self._handle is not None:
             self._handle.cancel()
+
+    def _leave_out_collections(self, phase: str, _info: object) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        if phase == "start":
+            self._collecting_since = time.thread_time()
+        else:
+            self._last += time.thread_time() - self._collecting_since
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.thread_time()

@@ -1,0 +1,49 @@
+"""What a person is told when something goes wrong, and the exit code that goes with it."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Iterator
+
+from windtunnel.errors import ConfigError, WindtunnelError
+
+__all__ = ["report"]
+
+
+def report(error: BaseException) -> int:
+    """Tell the user about ``error`` and give the exit code: 2 for a wrong configuration, else 1.
+
+    Only an error that nobody raised on purpose, which is a bug of ours, is shown with its traceback.
+    """
+    leaves = list(_leaves(error))
+    known = [one for one in leaves if isinstance(one, WindtunnelError)]
+    if known:
+        chosen = next((one for one in known if isinstance(one, ConfigError)), known[0])
+        _print(f"error: {chosen}")
+        return 2 if isinstance(chosen, ConfigError) else 1
+    if any(isinstance(one, KeyboardInterrupt) for one in leaves):
+        _print("interrupted")
+    elif isinstance(leaves[0], OSError):
+        if leaves[0].errno != errno.EPIPE:
+            _print(f"error: {leaves[0]}")
+    else:
+        _print("".join(traceback.format_exception(error)).rstrip())
+        _print("error: this is a bug in windtunnel; please report it with the lines above")
+    return 1
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, file=sys.stderr)  # noqa: T201 - what the program says when it ends
+    except OSError:
+        return

@@ -1,0 +1,237 @@
+"""The command line. Each command imports what it needs when it is called, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app", "main"]
+
+_STORAGE = "Database to use, such as sqlite:///runs.db."
+_DEFAULT = "sqlite:///windtunnel.db"
+
+app = typer.Typer(
+    name="windtunnel",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"windtunnel {version('windtunnel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _windtunnel(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Runs benchmark trials concurrently, tunes parameters, and keeps everything in a database.
+
+    \b
+    Start with:
+      windtunnel demo                    a real experiment, in under a minute
+      windtunnel run experiment.yaml     run, or resume, what a file describes
+      windtunnel list                    the experiments of a database
+      windtunnel show my-experiment      what came of one
+
+    Exit codes: 0 fine, 1 the experiment failed, 2 the command or the configuration is wrong.
+    """
+
+
+@app.command()
+def run(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="YAML, JSON5 or TOML file that describes the experiment.")
+    ],
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help=_STORAGE + " Default: the file's.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="How many trials in all. Default: the file's.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Trials at once. Default: the file's.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of the optimizer. Default: the file's.")
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("-g", "--global", metavar="NAME=VALUE", help="Value for $NAME; repeatable."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, the progress to stderr.")
+    ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="Log more; -vv logs everything."
+        ),
+    ] = 0,
+) -> None:
+    """Run the experiment that a file describes. Running it again resumes it.
+
+    Ctrl-C stops it in order: the running trials are torn down and are run again on resume.
+
+    \b
+    Examples:
+      windtunnel run experiment.yaml
+      windtunnel run experiment.yaml --trials 100 --concurrency 8 -g rows=5000
+      windtunnel run experiment.yaml --json > result.json
+
+    The JSON is that of 'windtunnel show --json'. The exit code is 1 if the run was interrupted, if no trial
+    succeeded, or if more than a fifth of them failed.
+    """
+    from windtunnel.cli.run import run_file
+    from windtunnel.config.load import parse_global
+
+    code = run_file(
+        file,
+        overrides={"storage": storage, "trials": trials, "concurrency": concurrency, "seed": seed},
+        names=dict(parse_global(one) for one in names or ()),
+        as_data=as_json,
+        verbosity=verbose,
+    )
+    raise typer.Exit(code)
+
+
+@app.command("list")
+def list_(
+    storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = _DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """List the experiments of a database.
+
+    \b
+    Examples:
+      windtunnel list
+      windtunnel list --storage sqlite:///runs.db --json
+
+    In the JSON, "failed" counts the trials that timed out too, and nan and infinity are null.
+    """
+    from windtunnel.cli.stored import list_experiments
+
+    list_experiments(storage, as_data=as_json)
+
+
+@app.command()
+def show(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.")],
+    storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = _DEFAULT,
+    newest: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How many trials the table shows; the JSON has all.")
+    ] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Show one experiment: its best configurations, its trials and its last failure.
+
+    \b
+    Examples:
+      windtunnel show my-experiment
+      windtunnel show my-experiment --storage sqlite:///runs.db --json
+
+    In the JSON, times are ISO 8601 in UTC, and nan and infinity are null.
+    """
+    from windtunnel.cli.stored import show_experiment
+
+    show_experiment(experiment, storage, as_data=as_json, newest=newest)
+
+
+@app.command()
+def demo(
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help=_STORAGE + " Default: sqlite:///windtunnel-demo.db.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="How many trials in all. Default: the example's.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Trials at once. Default: the example's.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of the optimizer. Default: the example's.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, the progress to stderr.")
+    ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="Log more; -vv logs everything."
+        ),
+    ] = 0,
+) -> None:
+    """Tune SQLite on this machine, in under a minute.
+
+    Measures on the disk of the current directory, and shows the best settings beside the defaults. Running it
+    again runs a new one, or resumes the last if that was interrupted.
+
+    \b
+    Examples:
+      windtunnel demo
+      windtunnel demo --trials 12 --seed 7
+    """
+    from windtunnel.cli.demo import run_demo
+
+    overrides = {"storage": storage, "trials": trials, "concurrency": concurrency, "seed": seed}
+    raise typer.Exit(run_demo(overrides=overrides, as_data=as_json, verbosity=verbose))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :param arguments: default those of the process.
+    :returns: the exit code: 0 fine, 1 the experiment failed, 2 the command or the configuration is wrong.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may lack a character
+    try:
+        code = _called(arguments)
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001 - it is told
+        from windtunnel.cli.errors import report
+
+        code = report(error)
+    return _flushed(code)
+
+
+def _called(arguments: Sequence[str] | None) -> int:
+    command = typer.main.get_command(app)
+    try:
+        command.main(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="windtunnel")
+    except SystemExit as ended:
+        if ended.code == 128 + 2:  # how typer tells of a KeyboardInterrupt
+            raise KeyboardInterrupt from None
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
+def _flushed(code: int) -> int:
+    """Write out what is buffered; a reader that has gone (``| head``) is no failure of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # The interpreter flushes once more when it ends, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

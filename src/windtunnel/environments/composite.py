@@ -1,0 +1,177 @@
+"""Several environments as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from windtunnel.environments.base import CommonOptions, Environment
+from windtunnel.errors import ConfigError, EnvironmentFailed
+from windtunnel.model import RunResult, Status, StatusReport, Value, utc_now
+from windtunnel.options import Options
+from windtunnel.protocols import Services, TelemetrySink
+from windtunnel.tunables import TunableGroups
+
+__all__ = ["ChildOptions", "CompositeEnv", "CompositeOptions"]
+
+
+class ChildOptions(Options):
+    """One of the ``children`` of a CompositeEnv."""
+
+    class_name: str = Field(alias="class", description="short name or dotted path")
+    name: str | None = Field(default=None, description="for people; default the class")
+    config: dict[str, Any] = Field(default_factory=dict, description="the child's own options")
+
+
+class CompositeOptions(CommonOptions):
+    """The ``config`` of a CompositeEnv."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    children: tuple[ChildOptions, ...] = Field(min_length=1, description="in the order of set-up")
+
+
+class CompositeEnv(Environment):
+    """Sets its children up in order, runs them in order, and tears them down in reverse.
+
+    Children choose among all tunables. Each sees the globals, this environment's parameters and those of the
+    children before it: they fill its ``required_args`` and the ``$name`` in its ``const_args``, and never
+    override constants of its own. The first child that fails ends set-up and run. Metrics and telemetry are
+    merged; where children report the same metric, the later one's value counts.
+    """
+
+    options_class = CompositeOptions
+    options: CompositeOptions
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        config: dict[str, Any],
+        global_config: dict[str, Any] | None = None,
+        tunables: TunableGroups | None = None,
+        service: Services | None = None,
+    ) -> None:
+        self._children: list[Environment] = []
+        self._offered = tunables or TunableGroups({})
+        super().__init__(
+            name=name, config=config, global_config=global_config, tunables=tunables, service=service
+        )
+        for index, child in enumerate(self.options.children):
+            try:
+                made = Environment.new(
+                    env_name=child.name or child.class_name,
+                    class_name=child.class_name,
+                    config=child.config,
+                    global_config=_seen_by(child, self._params, self._globals),
+                    tunables=tunables,
+                    service=service,
+                )
+            except ConfigError as exc:
+                raise exc.within("config", "children", index) from exc.__cause__
+            self._children.append(made)
+            self._params = {**made.parameters, **self._params}
+        self._tunables = self._selected(tunables or TunableGroups({}))
+
+    @property
+    def children(self) -> tuple[Environment, ...]:
+        """In the order of set-up."""
+        return tuple(self._children)
+
+    def parameters_for(
+        self, tunables: TunableGroups, global_config: Mapping[str, Any] | None = None
+    ) -> dict[str, Value]:
+        merged = super().parameters_for(tunables, global_config)
+        overlay = self._overlaid(global_config)
+        for child, options in self._pairs():
+            merged = {**child.parameters_for(tunables, _seen_by(options, merged, overlay)), **merged}
+        return merged
+
+    @property
+    def is_polled(self) -> bool:
+        return any(child.is_polled for child in self._children)
+
+    def pprint(self, indent: int = 4, level: int = 0) -> str:
+        lines = [super().pprint(indent, level)]
+        lines += [child.pprint(indent, level + 1) for child in self._children]
+        return "\n".join(lines)
+
+    def attach(self, sink: TelemetrySink | None) -> None:
+        super().attach(sink)
+        for child in self._children:
+            child.attach(sink)
+
+    def _pairs(self) -> Iterator[tuple[Environment, ChildOptions]]:
+        return zip(self._children, self.options.children, strict=True)
+
+    def _selected(self, tunables: TunableGroups) -> TunableGroups:
+        own = super()._selected(tunables) if self.options.tunable_params else tunables.subgroup(())
+        used = dict.fromkeys(own.groups)
+        for child in self._children:
+            used.update(dict.fromkeys(child.tunable_params.groups))
+        return tunables.subgroup(used)
+
+    async def setup(self, tunables: TunableGroups, global_config: dict[str, Any] | None = None) -> bool:
+        self._offered = tunables
+        if not await super().setup(tunables, global_config):
+            return False
+        await self._setup()  # when nothing was to be done, the children have yet to hear of the new trial
+        return True
+
+    async def _setup(self) -> None:
+        shared = super().parameters_for(self._offered, self._overlay)
+        for child, options in self._pairs():
+            if not await child.setup(self._offered, _seen_by(options, shared, self._overlay)):
+                raise EnvironmentFailed(f"{child.name}: {child.failure}")
+            shared = {**child.parameters, **shared}
+
+    async def _run(self) -> RunResult:
+        metrics: dict[str, Any] = {}
+        for child in self._children:
+            result = await child.run()
+            if result.status is not Status.SUCCEEDED:
+                self._failure = f"{child.name}: {child.failure or f'ended as {result.status.name}'}"
+                return result._replace(metrics=None)
+            metrics.update(result.metrics or {})
+        return RunResult(Status.SUCCEEDED, utc_now(), metrics)
+
+    async def _status(self) -> StatusReport:
+        own = await super()._status()
+        reports = [await child.status() for child in self._children]
+        bad = [report.status for report in reports if not report.status.is_good]
+        telemetry = [sample for report in reports for sample in report.telemetry]
+        return StatusReport(bad[0] if bad else own.status, own.timestamp, telemetry)
+
+    async def _teardown(self) -> None:
+        errors: list[Exception] = []
+
+        async def undo(child: Environment) -> None:
+            try:
+                await child.teardown()
+            except Exception as exc:  # noqa: BLE001 - the other children's turn comes first
+                errors.append(exc)
+
+        # The stack calls each in reverse, even if the call before was cancelled.
+        async with AsyncExitStack() as stack:
+            for child in self._children:
+                stack.push_async_callback(undo, child)
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"and then: {other}")
+            raise errors[0]
+
+
+def _seen_by(
+    child: ChildOptions, shared: Mapping[str, Value], global_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The globals of a child; beneath the real ones, what is shared and not a constant of its own."""
+    own = child.config.get("const_args") or {}
+    passed = {
+        name: value
+        for name, value in shared.items()
+        if name not in own or own[name] in (f"${name}", f"${{{name}}}")
+    }
+    return {**passed, **global_config}
