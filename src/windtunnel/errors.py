@@ -25,6 +25,7 @@ Messages say what was wanted, what was found, where, and what to do. They never 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from typing import Self
 
@@ -46,6 +47,8 @@ __all__ = [
     "TrialAlreadyFinished",
     "TunableError",
     "WindtunnelError",
+    "described",
+    "ends_of_output",
 ]
 
 
@@ -101,6 +104,19 @@ class EnvironmentFailed(WindtunnelError):
     """A step of a trial did not succeed. The trial is recorded as failed with this message."""
 
 
+def described(exc: Exception) -> str:
+    """An error nobody expected, with the place where it was raised."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(exc).__name__}: {exc}{where}"
+
+
+def ends_of_output(stdout_tail: str, stderr_tail: str) -> str:
+    """What a step printed last, to stand below a message; empty if it printed nothing."""
+    ends = (("stderr", stderr_tail), ("stdout", stdout_tail))
+    return "".join(f"\n--- end of {name} ---\n{tail.rstrip()}" for name, tail in ends if tail.strip())
+
+
 class CommandFailed(EnvironmentFailed):
     """A script line ended with a status other than 0.
 
@@ -127,11 +143,8 @@ class CommandFailed(EnvironmentFailed):
         ending = (
             f"was killed by signal {-exit_status}" if exit_status < 0 else f"ended with status {exit_status}"
         )
-        lines = [f"{step} failed: {command!r} {ending}" + (f"; {hint}" if hint else "")]
-        for name, tail in (("stderr", stderr_tail), ("stdout", stdout_tail)):
-            if tail.strip():
-                lines.append(f"--- end of {name} ---\n{tail.rstrip()}")
-        super().__init__("\n".join(lines))
+        message = f"{step} failed: {command!r} {ending}" + (f"; {hint}" if hint else "")
+        super().__init__(message + ends_of_output(stdout_tail, stderr_tail))
 
 
 class StepTimedOut(EnvironmentFailed):

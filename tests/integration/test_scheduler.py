@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from tests.integration.engines import (
+    SPACE,
     Counting,
     Lab,
     Learning,
@@ -22,6 +23,7 @@ from tests.integration.engines import (
 )
 from windtunnel import ConfigError, EnvironmentFailed, NewTrial, OptimizerError, Status, Timeouts
 from windtunnel.events import TelemetryRecorded, TrialAdded, TrialClaimed, TrialFinished, TrialStarted
+from windtunnel.model import utc_now
 
 SHORT = timedelta(milliseconds=50)
 
@@ -360,9 +362,6 @@ async def test_status_is_polled_beside_the_run_and_a_failing_poll_fails_nothing(
 
 
 async def test_trials_due_later_are_waited_for(url: str) -> None:
-    from tests.integration.engines import SPACE
-    from windtunnel.model import utc_now
-
     async with opened(url) as experiment:
         due = utc_now() + timedelta(seconds=0.7)
         await experiment.add_trials([NewTrial(tunables=SPACE, not_before=due)])
@@ -371,3 +370,35 @@ async def test_trials_due_later_are_waited_for(url: str) -> None:
     assert summary.succeeded == 1
     assert record.started is not None
     assert record.started >= due
+
+
+async def test_an_environment_that_could_not_be_torn_down_spoils_no_later_trial(url: str) -> None:
+    lab = Lab()
+
+    async def teardown(_: ScriptedEnv) -> None:
+        raise EnvironmentFailed("it will not stop")
+
+    lab.on_teardown = teardown
+    async with opened(url) as experiment:
+        summary = await scheduler(experiment, lab, trials=4, slots=1).run()
+    assert summary.succeeded == 4
+    assert lab.steps("run") == [1, 2, 3, 4]
+
+
+async def test_a_trial_whose_worker_dies_is_taken_up_while_others_still_run(url: str) -> None:
+    lab = Lab()
+    taken_up = anyio.Event()
+
+    async def run(env: ScriptedEnv) -> None:
+        if env.trial_id == 1:
+            taken_up.set()
+        else:
+            await taken_up.wait()
+
+    lab.on_run = run
+    async with opened(url) as experiment:
+        await experiment.add_trials([NewTrial(tunables=SPACE)] * 2)
+        await experiment.claim("elsewhere/1/1/x", limit=1, lease=timedelta(milliseconds=300))
+        summary = await scheduler(experiment, lab, trials=2, slots=2, asked=2).run()
+    assert summary.succeeded == 2
+    assert lab.steps("run") == [2, 1]

@@ -1,4 +1,4 @@
-"""What the demo says at its end."""
+"""Which experiment the demo runs, and what it says at its end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 from rich.console import Console
 
 from windtunnel.cli.comparison import Comparison, Spread, compare, render
+from windtunnel.cli.demo import next_session
 from windtunnel.cli.ranking import ConfigurationStats
 from windtunnel.model import Status, TrialRecord
+from windtunnel.storage import ExperimentSummary
+from windtunnel.storage.reads import Counts
 
 DEFAULT = {"journal_mode": "delete", "cache_kib": 2000}
 TUNED = {"journal_mode": "wal", "cache_kib": 2000}
@@ -152,7 +155,48 @@ def test_report_when_the_default_is_best() -> None:
     assert "Speed-up" not in text
 
 
+def test_report_when_only_the_default_ran() -> None:
+    default = measured(DEFAULT, 100, 110)
+    text = printed(Comparison(default=default, best=default, tried=1))
+    assert "Only the default was measured" in text
+
+
 def test_report_when_the_default_failed() -> None:
     text = printed(Comparison(default=measured(DEFAULT), best=measured(TUNED, 300), tried=1))
     assert line_of(text, "ops_per_s").split() == ["ops_per_s", "-", "300"]
     assert "The default gave no ops_per_s to compare with" in text
+
+
+DONE = Counts(total=6, succeeded=5, failed=1)
+
+
+def stored(experiment_id: str, counts: Counts = DONE) -> ExperimentSummary:
+    return ExperimentSummary(
+        experiment_id=experiment_id, description="", objectives={"ops_per_s": "max"}, counts=counts, best=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ([], "demo"),
+        (["other", "demonstration", "demo-x", "demo-02"], "demo"),
+        (["demo"], "demo-2"),
+        (["demo", "demo-2", "demo-10", "demo-9"], "demo-11"),
+    ],
+)
+def test_every_session_gets_an_id_of_its_own(known: list[str], expected: str) -> None:
+    assert next_session("demo", [stored(one) for one in known]) == expected
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        Counts(total=6, succeeded=5, pending=1),
+        Counts(total=6, succeeded=5, running=1),
+        Counts(total=6, succeeded=5, canceled=1),
+    ],
+)
+def test_an_interrupted_session_is_resumed_if_it_is_the_newest(counts: Counts) -> None:
+    assert next_session("demo", [stored("demo"), stored("demo-2", counts)]) == "demo-2"
+    assert next_session("demo", [stored("demo", counts), stored("demo-2")]) == "demo-3"

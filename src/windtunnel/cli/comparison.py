@@ -122,6 +122,8 @@ def _table(comparison: Comparison, metrics: Sequence[str]) -> Table:
 
 
 def _verdict(comparison: Comparison, metric: str) -> list[Text]:
+    if comparison.tried == 1 and comparison.is_default_best:
+        return [Text("Only the default was measured, so there is nothing to compare it with.")]
     if comparison.is_default_best:
         return [Text(f"No configuration had a better {metric} than the default.")]
     ratio = comparison.speed_up(metric)

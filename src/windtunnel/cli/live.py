@@ -156,7 +156,7 @@ class PlainView(View):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._silent = False
-        self._printed: tuple[float, int] = (0.0, -1)
+        self._printed: tuple[float, int] = (0.0, 0)
 
     def show(self, snapshot: Snapshot, *, last: bool = False) -> None:
         if self._silent:

@@ -65,9 +65,10 @@ def run_file(
     quiet = contextlib.redirect_stdout(sys.stderr) if as_data else contextlib.nullcontext()
     with quiet:
         ended = anyio.run(_run, loaded, console, as_data)
-    if as_data:
-        sys.stdout.write(as_json(ended.data))
-    console.print(ended.story, soft_wrap=True)
+    with contextlib.suppress(BrokenPipeError):  # whoever read it has gone; how the run went stays true
+        if as_data:
+            sys.stdout.write(as_json(ended.data))
+        console.print(ended.story, soft_wrap=True)
     return ended.judged.exit_code
 
 

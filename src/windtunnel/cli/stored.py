@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ __all__ = ["DEFAULT_STORAGE", "data_of", "list_experiments", "place_of", "show_c
 
 DEFAULT_STORAGE = "sqlite:///windtunnel.db"
 _BEST = 10
+_PATIENCE = timedelta(seconds=5)
+"""A person waits who only wants to look."""
 
 
 def list_experiments(storage: str, *, as_data: bool) -> None:
@@ -50,7 +53,7 @@ def list_experiments(storage: str, *, as_data: bool) -> None:
 
 
 async def _experiments(storage: str) -> list[ExperimentSummary]:
-    async with open_storage(storage) as opened:
+    async with open_storage(storage, patience=_PATIENCE) as opened:
         return await opened.experiments()
 
 
@@ -69,7 +72,7 @@ def show_experiment(experiment_id: str, storage: str, *, as_data: bool, newest: 
 
 
 async def _data(experiment_id: str, storage: str) -> dict[str, Any]:
-    async with open_storage(storage) as opened:
+    async with open_storage(storage, patience=_PATIENCE) as opened:
         return await data_of(await opened.open_experiment(experiment_id))
 
 
@@ -81,7 +84,7 @@ async def data_of(experiment: Experiment) -> dict[str, Any]:
 
 
 async def _described(experiment_id: str, storage: str, newest: int) -> RenderableType:
-    async with open_storage(storage) as opened:
+    async with open_storage(storage, patience=_PATIENCE) as opened:
         experiment = await opened.open_experiment(experiment_id)
         counts, best = await experiment.counts(), await experiment.best()
         failure = await experiment.last_failure()

@@ -61,7 +61,8 @@ def duration(seconds: float) -> str:
 
 def rate(per_second: float) -> str:
     """Trials a second, a minute or an hour: whichever gives a number above 1."""
-    for unit, seconds in (("s", 1), ("min", 60)):
-        if per_second * seconds >= 1:
-            return f"{per_second * seconds:.3g} trials/{unit}"
-    return f"{per_second * 3600:.3g} trials/h"
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+        count = per_second * seconds
+        if count >= 1 or unit == "h":
+            break
+    return f"{count:.0f} trials/{unit}" if count >= 100 else f"{count:.3g} trials/{unit}"

@@ -139,6 +139,15 @@ class Environment(ABC):
         """Whether calling ``status`` during a run can bring anything."""
         return type(self)._status is not Environment._status  # noqa: SLF001 - our own
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to tear down."""
+        return not self._begun
+
+    def printed(self, step: str) -> str:
+        """What ``step`` (setup, run or teardown) printed last, for the message of a failure."""
+        return ""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__} :: {self.name!r}"
 

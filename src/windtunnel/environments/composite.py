@@ -94,6 +94,9 @@ class CompositeEnv(Environment):
     def is_polled(self) -> bool:
         return any(child.is_polled for child in self._children)
 
+    def printed(self, step: str) -> str:
+        return "".join(child.printed(step) for child in self._children)
+
     def pprint(self, indent: int = 4, level: int = 0) -> str:
         lines = [super().pprint(indent, level)]
         lines += [child.pprint(indent, level + 1) for child in self._children]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,7 +15,7 @@ from pydantic import ConfigDict, Field
 
 from windtunnel.environments.base import CommonOptions, Environment
 from windtunnel.environments.registry import imported
-from windtunnel.errors import ConfigError, EnvironmentFailed, ResultsInvalid, WindtunnelError
+from windtunnel.errors import ConfigError, EnvironmentFailed, ResultsInvalid, WindtunnelError, described
 from windtunnel.model import RunResult, Sample, Status, utc_now
 from windtunnel.options import shown
 
@@ -71,7 +70,7 @@ class FunctionEnv(Environment):
         except WindtunnelError:
             raise
         except Exception as exc:
-            raise EnvironmentFailed(_described(exc)) from exc
+            raise EnvironmentFailed(f"run failed: {described(exc)}") from exc
         return RunResult(Status.SUCCEEDED, utc_now(), _metrics(returned))
 
     async def _in_thread(self, params: dict[str, Any], emit: Emit) -> Any:
@@ -171,10 +170,3 @@ def _plain(name: object, value: object) -> float | int | str:
         f"the function returned {shown(name)}: {shown(value)} among its metrics; "
         "expected a text as the name and a number or a text as the value"
     )
-
-
-def _described(exc: Exception) -> str:
-    """An exception with the place where it was raised."""
-    frames = traceback.extract_tb(exc.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"run failed: {type(exc).__name__}: {exc}{where}"

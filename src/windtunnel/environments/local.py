@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from windtunnel.environments.base import TRIAL_PARAMETERS, CommonOptions, Environment
 from windtunnel.environments.results import LinePattern, Metric, parse_results, parse_telemetry
-from windtunnel.errors import CommandFailed, ConfigError, EnvironmentFailed, ResultsInvalid
+from windtunnel.errors import CommandFailed, ConfigError, EnvironmentFailed, ResultsInvalid, ends_of_output
 from windtunnel.model import RunResult, Sample, Status, utc_now
 from windtunnel.options import as_text, nearest
 from windtunnel.protocols import LineHandler, LocalExec, LocalSession, Output, ScriptResult
@@ -112,6 +112,10 @@ class LocalEnv(Environment):
     def outputs(self) -> Mapping[str, ScriptResult]:
         """The end of what each step of the newest trial printed, also of one that was cut off."""
         return dict(self._outputs)
+
+    def printed(self, step: str) -> str:
+        result = self._outputs.get(step)
+        return "" if result is None else ends_of_output(_tail(result.stdout), _tail(result.stderr))
 
     async def _setup(self) -> None:
         self._outputs.clear()

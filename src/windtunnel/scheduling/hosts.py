@@ -65,5 +65,8 @@ class SlotPool:
         return Slot(host, runner_id, self._make(host, runner_id))
 
     def give_back(self, slot: Slot) -> None:
-        """The slot's trial has ended."""
-        self._idle.append(slot)
+        """The slot's trial has ended. An environment that could not be torn down is not used again."""
+        if slot.environment.is_clean:
+            self._idle.append(slot)
+        else:
+            self._unused.append((slot.host, slot.runner_id))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import anyio
 
 from windtunnel.environments.base import Environment
-from windtunnel.errors import ConfigError, EnvironmentFailed, StepTimedOut
+from windtunnel.errors import ConfigError, EnvironmentFailed, StepTimedOut, described
 from windtunnel.model import Direction, RunResult, Status, Timeouts, Trial, utc_now
 from windtunnel.protocols import TelemetrySink
 from windtunnel.scheduling.hosts import Slot
@@ -63,14 +62,15 @@ class TrialRunner:
             with _limit("trial", self._timeouts.trial):
                 return await self._set_up_and_run(environment, trial, slot, sink)
         except StepTimedOut as exc:
-            return _without_success(Status.TIMED_OUT, str(exc))
+            printed = environment.printed(exc.step) or environment.printed("run")
+            return _without_success(Status.TIMED_OUT, f"{exc}{printed}")
         except EnvironmentFailed as exc:
             return _without_success(Status.FAILED, str(exc))
         except ConfigError:
             raise
         except Exception as exc:
             logger.debug("trial %d raised", trial.trial_id, exc_info=True, extra={"trial_id": trial.trial_id})
-            return _without_success(Status.FAILED, _described(exc))
+            return _without_success(Status.FAILED, described(exc))
         finally:
             environment.attach(None)
             await self._tear_down(environment, trial)
@@ -100,9 +100,9 @@ class TrialRunner:
         if not judged.status.is_completed:
             problem = f"run ended with status {judged.status.name}, which is not an outcome"
             judged = judged._replace(status=Status.FAILED)
-        return Outcome(
-            judged, problem or environment.failure or f"run ended with status {judged.status.name}"
-        )
+        if problem is not None:
+            return Outcome(judged, problem + environment.printed("run"))
+        return Outcome(judged, environment.failure or f"run ended with status {judged.status.name}")
 
     async def _watched(self, environment: Environment, sink: TelemetrySink) -> RunResult:
         """Run with the sampler beside it, if there is anything to sample."""
@@ -153,13 +153,6 @@ class TrialRunner:
 
 def _without_success(status: Status, failure: str) -> Outcome:
     return Outcome(RunResult(status, utc_now(), None), failure)
-
-
-def _described(exc: Exception) -> str:
-    """An unexpected error with the place it came from."""
-    frames = traceback.extract_tb(exc.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(exc).__name__}: {exc}{where}"
 
 
 def _limit(step: str, timeout: timedelta | None) -> AbstractContextManager[None]:

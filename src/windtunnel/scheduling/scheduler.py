@@ -36,7 +36,7 @@ __all__ = ["Scheduler"]
 logger = logging.getLogger(__name__)
 
 _IDLE_POLL_S = 0.5
-"""How often an idle scheduler looks for trials of others: expired leases, trials due later."""
+"""How often free slots look for trials nobody told of: expired leases, trials due later."""
 
 
 class _Signal:
@@ -57,6 +57,7 @@ class _Signal:
 class _Running:
     trial: Trial
     scope: anyio.CancelScope
+    leased_at: float
     lost: bool = False
     ending: bool = False
 
@@ -104,6 +105,7 @@ class Scheduler:
         self._demand = _Signal()
         self._total = 0
         self._pending = 0
+        self._looked = 0.0
         self._exhausted = False
         self._stopping = False
         self._problem: Exception | None = None
@@ -118,11 +120,12 @@ class Scheduler:
         :raises StorageError: if the database fails; what was finished before is safe.
         :raises OptimizerError: if the optimizer fails.
         """
-        await self._pick_up()
         try:
+            await self._pick_up()
             async with anyio.create_task_group() as helpers:
                 helpers.start_soon(self._recorder.run, name="recorder")
                 helpers.start_soon(self._heartbeat, name="heartbeat")
+                helpers.start_soon(self._watch_leases, name="lease watch")
                 helpers.start_soon(self._suggest, name="suggester")
                 async with anyio.create_task_group() as trials:
                     await self._dispatch(trials)
@@ -183,7 +186,7 @@ class Scheduler:
             self._work.set()
 
     async def _ask(self, count: int) -> list[TunableGroups]:
-        """New suggestions; none from an optimizer that fails: its error is told when all trials have ended."""
+        """New suggestions; none from an optimizer that fails, whose error is told at the end."""
         try:
             await self._tell()
             suggestions: list[TunableGroups] = await self._in_thread(self._optimizer.ask, count)
@@ -226,10 +229,8 @@ class Scheduler:
     async def _dispatch(self, tasks: TaskGroup) -> None:
         """Claim trials for free slots until nothing is left to run."""
         while not self._stopping:
-            claimed: list[Trial] = []
-            if self._pending > 0 and self._slots.free > 0:
-                claimed = await self._claim(tasks)
-            if claimed:
+            due = self._pending > 0 or anyio.current_time() - self._looked >= _IDLE_POLL_S
+            if due and self._slots.free > 0 and await self._claim(tasks):
                 continue
             if self._may_be_complete and await self._nothing_left():
                 return
@@ -237,14 +238,14 @@ class Scheduler:
                 await self._work.wait()
 
     async def _claim(self, tasks: TaskGroup) -> list[Trial]:
+        self._looked = now = anyio.current_time()
         claimed = await self._experiment.claim(self.owner, limit=self._slots.free, lease=self._lease)
         # Fewer than there should be: others took them, or they are due later; the idle poll counts again.
         self._pending = max(0, self._pending - len(claimed)) if claimed else 0
         for trial in claimed:
-            if trial.trial_id in self._running:  # reclaimed from ourselves after our lease ran out
-                self._running[trial.trial_id].lost = True
-                self._running[trial.trial_id].scope.cancel()
-            running = _Running(trial, anyio.CancelScope())
+            if trial.trial_id in self._running:  # released by somebody else in our name
+                self._lose(self._running[trial.trial_id])
+            running = _Running(trial, anyio.CancelScope(), leased_at=now)
             self._running[trial.trial_id] = running
             if self.events.is_heard:
                 self.events.publish(TrialClaimed(trial))
@@ -257,13 +258,8 @@ class Scheduler:
         return not self._running and (self._exhausted or self._total >= self._trials)
 
     async def _nothing_left(self) -> bool:
-        """Whether every trial has an outcome; looks for those that other processes left or hold."""
+        """Whether every trial has an outcome, also those that other processes hold."""
         counts = await self._experiment.counts()
-        self._pending = counts.pending
-        if counts.running and not counts.pending:
-            self._pending = 1  # a lease may have expired: let the next claim find out
-            with anyio.move_on_after(_IDLE_POLL_S):
-                await self._work.wait()
         return not counts.pending and not counts.running
 
     async def _one(self, running: _Running, slot: Slot) -> None:
@@ -309,34 +305,42 @@ class Scheduler:
     # Leases
 
     async def _heartbeat(self) -> None:
-        """Extend our leases every third of them; cancel the trials whose lease is lost, or may be."""
-        period, limit = self._lease.total_seconds() / 3, self._lease.total_seconds() * 2 / 3
-        extended = anyio.current_time()
+        """Extend our leases every third of them."""
         while True:
-            await anyio.sleep(period)
-            before = dict(self._running)
+            await anyio.sleep(self._lease.total_seconds() / 3)
+            before, now = dict(self._running), anyio.current_time()
             if not before:
-                extended = anyio.current_time()
                 continue
             try:
                 held = await self._experiment.extend(self.owner, lease=self._lease)
             except StorageError as exc:
                 logger.warning("a heartbeat failed: %s", exc, extra={"action": "heartbeat_failed"})
-                if anyio.current_time() - extended >= limit:
-                    self._lose(before)
                 continue
-            extended = anyio.current_time()
-            self._lose({i: r for i, r in before.items() if held.get(i) != r.trial.token})
+            for trial_id, one in before.items():
+                if held.get(trial_id) == one.trial.token:
+                    one.leased_at = now
+                else:
+                    self._lose(one)
 
-    def _lose(self, running: dict[int, _Running]) -> None:
-        """Cancel trials that are no longer ours, unless they have just finished."""
-        for trial_id, one in running.items():
-            if self._running.get(trial_id) is one and not one.ending:
-                logger.warning(
-                    "trial %d lost its lease", trial_id, extra={"trial_id": trial_id, "action": "lost"}
-                )
-                one.lost = True
-                one.scope.cancel()
+    async def _watch_leases(self) -> None:
+        """Cancel trials not extended for two thirds of their lease: soon they are somebody else's."""
+        lease = self._lease.total_seconds()
+        while True:
+            await anyio.sleep(lease / 12)
+            now = anyio.current_time()
+            for one in tuple(self._running.values()):
+                if now - one.leased_at >= lease * 2 / 3:
+                    self._lose(one)
+
+    def _lose(self, one: _Running) -> None:
+        """Cancel a trial that is no longer ours, unless it has just ended."""
+        trial_id = one.trial.trial_id
+        if self._running.get(trial_id) is one and not (one.ending or one.lost):
+            logger.warning(
+                "trial %d lost its lease", trial_id, extra={"trial_id": trial_id, "action": "lost"}
+            )
+            one.lost = True
+            one.scope.cancel()
 
     # Telling
 

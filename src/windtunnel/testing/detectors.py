@@ -21,9 +21,9 @@ _TICK_S = 0.005
 class Stalls:
     """Watches the running loop for iterations that compute for longer than ``limit_s``.
 
-    Counts the loop thread's processor time, not the clock, so that a busy machine raises no false alarm; and not
-    the garbage collector's, which depends on how much the test program has loaded. Calls that sleep or wait in the
-    loop's thread use no processor time; those are for a blocking-call detector.
+    Counts the loop thread's processor time, not the clock, so that a busy machine raises no false alarm; and
+    not the garbage collector's, which depends on how much the test program has loaded. Calls that sleep or wait
+    in the loop's thread use no processor time; those are for a blocking-call detector.
     """
 
     def __init__(self, limit_s: float = 0.05) -> None:
@@ -69,12 +69,13 @@ async def no_stall(limit_s: float = 0.05) -> AsyncIterator[Stalls]:
         yield stalls
     finally:
         stalls.stop()
-    assert stalls.worst_s <= limit_s, f"the event loop was kept busy for {stalls.worst_s * 1000:.0f} ms in one go"
+    worst_ms = stalls.worst_s * 1000
+    assert stalls.worst_s <= limit_s, f"the event loop was kept busy for {worst_ms:.0f} ms in one go"
 
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Fail if the block leaves a child process, a thread that keeps the program alive, or a checked-out connection."""
+    """Fail if the block leaves a child process, a thread that is no daemon, or a checked-out connection."""
     out: dict[int, object] = {}
 
     def checkout(dbapi: object, record: object, _proxy: object) -> None:

@@ -74,7 +74,7 @@ class OutcomeContract(StorageFixtures):
     async def test_many_points(self, experiment: Experiment) -> None:
         await experiment.add_trials([new()])
         trial = await claim_one(experiment)
-        points = [point(i // 3, f"m{i % 3}", float(i)) for i in range(12_000)]
+        points = [point(i // 3, f"m{i % 3}", float(i)) for i in range(9000)]
         await experiment.record(trial, points)
         assert await experiment.load_telemetry(trial.trial_id) == points
 
