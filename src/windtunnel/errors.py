@@ -80,11 +80,16 @@ class ConfigError(WindtunnelError):
         super().__init__(message)
 
     def __str__(self) -> str:
-        if self.source is not None:
-            where = f"{self.source}:{self.line}: " if self.line is not None else f"{self.source}: "
-        else:
-            where = ".".join(map(str, self.path)) + ": " if self.path else ""
-        return where + self.message
+        file = "" if self.source is None else f"{self.source}:"
+        line = "" if self.line is None or not file else f"{self.line}:"
+        place = ".".join(map(str, self._newest_key() if line else self.path))
+        return " ".join(part for part in (f"{file}{line}", place and f"{place}:", self.message) if part)
+
+    def _newest_key(self) -> tuple[str | int, ...]:
+        """The end of the path from its last name on: enough beside a line. Empty if the message has it."""
+        names = [i for i, step in enumerate(self.path) if isinstance(step, str)]
+        end = self.path[names[-1] :] if names else ()
+        return () if end and repr(end[0]) in self.message else end
 
     def within(self, *prefix: str | int) -> Self:
         """The same error, seen from further out: ``prefix`` leads to where its path began."""

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from windtunnel.storage.schema import VERSION_TABLE
+
 WINDTUNNEL = [sys.executable, "-m", "windtunnel"]
 EXPERIMENT: dict[str, Any] = {
     "experiment": "mock",
@@ -31,6 +33,11 @@ EXPERIMENT: dict[str, Any] = {
     "tunables": {"g": {"cost": 1, "params": {"x": {"type": "int", "range": [0, 100], "default": 50}}}},
     "environment": {"class": "MockEnv", "config": {"telemetry": 2}},
 }
+
+TRIAL_KEYS = [
+    *("trial_id", "config_id", "status", "attempt", "config"),
+    *("metrics", "host", "started", "ended", "failure"),
+]
 
 
 @pytest.fixture
@@ -117,9 +124,7 @@ def test_json_holds_what_is_documented(home: Path) -> None:
     assert [one["trial_id"] for one in ran["trials"]] == list(range(1, 9))
     assert {"SUCCEEDED", "FAILED"} == set(statuses)
     for one in ran["trials"]:
-        assert list(one) == [
-            "trial_id", "config_id", "status", "attempt", "config", "metrics", "host", "started", "ended", "failure",
-        ]  # fmt: skip
+        assert list(one) == TRIAL_KEYS
         began, ended = (datetime.fromisoformat(one[key]) for key in ("started", "ended"))
         assert began.tzinfo == UTC
         assert began <= ended
@@ -215,16 +220,18 @@ def interrupted_in_the_middle(home: Path, file: str, *more: str) -> Iterator[sub
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
-        assert process.stdout is not None
-        while "trial" not in (line := process.stdout.readline()) or not line.startswith("["):
-            assert line, process.communicate()[1]
-        yield process
-        process.kill()
+        try:
+            assert process.stdout is not None
+            while not (line := process.stdout.readline()).startswith("["):
+                assert line, process.communicate()[1]
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_is_left_in_order_and_resumes(home: Path, number: signal.Signals) -> None:
-    file = described(home, mock={"duration": "400ms"}, trials=10)
+    file = described(home, mock={"duration": "300ms"}, trials=10)
     with interrupted_in_the_middle(home, file) as process:
         process.send_signal(number)
         output, errors = process.communicate(timeout=15)
@@ -248,22 +255,41 @@ def test_an_interrupted_run_is_left_in_order_and_resumes(home: Path, number: sig
 def test_a_second_ctrl_c_cuts_the_teardown_short(home: Path) -> None:
     config = {
         "run": ["test $x = 50 || sleep 30; echo score=1"],
-        "teardown": ["test $x = 50 || sleep 30"],
+        "teardown": ["test $x = 50 || { echo begun > $config_dir/told; sleep 30; }"],
         "shell_env_params": ["x"],
         "results_stdout_pattern": r"(?P<metric>\w+)=(?P<value>\S+)",
     }
-    file = described(home, environment={"class": "LocalEnv", "config": config}, trials=4, repeats=1)
+    local = {"class": "LocalEnv", "config": config}
+    file = described(home, environment=local, trials=4, repeats=1, concurrency=1)
+    os.mkfifo(home / "told")
     with interrupted_in_the_middle(home, file) as process:
-        assert process.stdout is not None
         process.send_signal(signal.SIGINT)
-        while "stopping: " not in process.stdout.readline():
-            pass
+        assert (home / "told").read_text() == "begun\n"  # waits for the teardown
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=15)
     assert process.returncode == 1
     assert "stopping now" in output
     assert "Traceback" not in errors
-    assert json.loads(fine(home, "list", "--json"))[0]["running"] == 0
+    (left,) = json.loads(fine(home, "list", "--json"))
+    assert (left["running"], left["succeeded"], left["canceled"]) == (0, 1, 1)
+
+
+def test_ctrl_c_before_anything_runs(home: Path) -> None:
+    os.mkfifo(home / "late.yaml")
+    with (
+        subprocess.Popen(
+            [*WINDTUNNEL, "run", "late.yaml"],
+            cwd=home,
+            env=environ(),
+            text=True,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        ) as process,
+        (home / "late.yaml").open("w"),
+    ):  # waits until it is being read
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=15)
+    assert (process.returncode, errors) == (1, "interrupted\n")
 
 
 def test_after_a_kill_the_run_resumes(home: Path) -> None:
@@ -291,12 +317,7 @@ def _foreign(home: Path) -> None:
 def _newer(home: Path) -> None:
     fine(home, "run", described(home))
     with closing(sqlite3.connect(home / "windtunnel.db")) as db:
-        (table,) = (
-            name
-            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")
-            if "version" in name
-        )
-        db.execute(f"UPDATE {table} SET version_num = '9999'")
+        db.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
         db.commit()
 
 

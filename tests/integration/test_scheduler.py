@@ -194,6 +194,30 @@ async def test_a_second_stop_cuts_the_grace(url: str) -> None:
     assert summary.canceled == 1
 
 
+async def test_a_second_stop_that_comes_before_the_teardown_cuts_it_too(url: str) -> None:
+    lab = Lab()
+
+    async def die_slowly(_: ScriptedEnv) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            engine.stop()  # the second one, while the run is still winding up
+
+    lab.on_run, lab.on_teardown = die_slowly, forever
+    async with opened(url) as experiment:
+        engine = scheduler(experiment, lab, trials=1, timeouts=Timeouts(teardown=timedelta(hours=1)))
+
+        async def stop_when_running() -> None:
+            while not lab.running:
+                await anyio.sleep(0.001)
+            engine.stop()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop_when_running)
+            summary = await engine.run()
+    assert summary.canceled == 1
+
+
 async def test_stopped_before_it_runs_it_claims_nothing(url: str) -> None:
     lab = Lab()
     async with opened(url) as experiment:

@@ -306,5 +306,5 @@ def test_an_error_found_later_finds_its_line(tmp_path: Path) -> None:
     text = str(load(file).locate(error))
 
     line = next(i for i, written in enumerate(file.read_text().splitlines(), 1) if "noise" in written)
-    assert text == f"{file}:{line}: too loud"
+    assert text == f"{file}:{line}: noise: too loud"
     assert str(from_mapping(SMALL).locate(ConfigError("odd", path=("trials",)))) == "trials: odd"

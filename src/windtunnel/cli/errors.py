@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
+from windtunnel.cli.verdict import FAILED, MISUSED
 from windtunnel.errors import ConfigError, WindtunnelError
 
 __all__ = ["report"]
@@ -22,7 +23,7 @@ def report(error: BaseException) -> int:
     if known:
         chosen = next((one for one in known if isinstance(one, ConfigError)), known[0])
         _print(f"error: {chosen}")
-        return 2 if isinstance(chosen, ConfigError) else 1
+        return MISUSED if isinstance(chosen, ConfigError) else FAILED
     if any(isinstance(one, KeyboardInterrupt) for one in leaves):
         _print("interrupted")
     elif isinstance(leaves[0], OSError):
@@ -31,7 +32,7 @@ def report(error: BaseException) -> int:
     else:
         _print("".join(traceback.format_exception(error)).rstrip())
         _print("error: this is a bug in windtunnel; please report it with the lines above")
-    return 1
+    return FAILED
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

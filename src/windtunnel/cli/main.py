@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import DEFAULT_STORAGE
+
 __all__ = ["app", "main"]
 
 _STORAGE = "Database to use, such as sqlite:///runs.db."
-_DEFAULT = "sqlite:///windtunnel.db"
 
 app = typer.Typer(
     name="windtunnel",
@@ -113,7 +114,7 @@ def run(
 
 @app.command("list")
 def list_(
-    storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = _DEFAULT,
+    storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = DEFAULT_STORAGE,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """List the experiments of a database.
@@ -133,7 +134,7 @@ def list_(
 @app.command()
 def show(
     experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.")],
-    storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = _DEFAULT,
+    storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = DEFAULT_STORAGE,
     newest: Annotated[
         int, typer.Option(min=0, metavar="N", help="How many trials the table shows; the JSON has all.")
     ] = 20,

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from sqlalchemy import exc, make_url
 
-from windtunnel.cli import tables
+from windtunnel.cli import DEFAULT_STORAGE, tables
 from windtunnel.cli.console import make_console
 from windtunnel.cli.data import as_json, experiment_data, listing_data
 from windtunnel.cli.logs import set_up_logging
@@ -24,11 +24,10 @@ from windtunnel.errors import StorageUnavailable
 from windtunnel.model import TrialRecord
 from windtunnel.storage import Experiment, ExperimentSummary, open_storage
 
-__all__ = ["DEFAULT_STORAGE", "data_of", "list_experiments", "place_of", "show_command", "show_experiment"]
+__all__ = ["data_of", "list_experiments", "place_of", "show_command", "show_experiment"]
 
-DEFAULT_STORAGE = "sqlite:///windtunnel.db"
 _BEST = 10
-_PATIENCE = timedelta(seconds=5)
+_PATIENCE = timedelta(seconds=3)
 """A person waits who only wants to look."""
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import json5
-from json5 import model
-from json5.loader import ModelLoader
 
 from windtunnel.config.places import Place
 from windtunnel.errors import ConfigError
@@ -22,88 +20,89 @@ def parse(text: str) -> tuple[Any, Callable[[], Place]]:
     :raises ConfigError: with its line, if the text is not valid, or a key stands twice in an object.
     """
     try:
-        root: Any = json5.loads(text, loader=ModelLoader()).value
-    except json5.JSON5DecodeError as exc:
-        raise _syntax_error(exc, text) from None
-    data, place = _build(root, root.lineno or 1)
-    return data, lambda: place
+        data = json5.loads(text, strict=False)
+    except RecursionError:
+        raise ConfigError("not valid JSON5: nested too deeply") from None
+    except ValueError as exc:
+        raise _syntax_error(str(exc), text) from None
+    tokens = _tokens(text)
+    place = _place(*next(tokens), tokens)
+    return _whole(data), lambda: place
 
 
-def _build(node: Any, line: int) -> tuple[Any, Place]:
+_TOKEN = re.compile(
+    r"""(?P<skip>\s+|//[^\n\r\u2028\u2029]*|/\*.*?\*/)
+    |(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')
+    |(?P<mark>[{}\[\],:])
+    |(?P<word>[^\s{}\[\],:"'/]+)""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def _tokens(text: str) -> Iterator[tuple[str, int]]:
+    """The tokens of a valid text, each with its line."""
+    line = 1
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup != "skip":
+            yield match[0], line
+        line += match[0].count("\n")
+
+
+def _place(token: str, line: int, tokens: Iterator[tuple[str, int]]) -> Place:
+    """The places in the value that begins with ``token``."""
     place = Place(line)
-    match node:
-        case model.JSONObject():
-            return _object(node, place), place
-        case model.JSONArray():
-            items = []
-            for index, child in enumerate(node.values):
-                item, place.inside[index] = _build(child, child.lineno or line)
-                items.append(item)
-            return items, place
-        case model.UnaryOp():
-            number: Any = node.value
-            value = abs(number.value)  # the library gives -Infinity its sign twice
-            return (-value if node.op == "-" else value), place
-        case model.String():
-            return _text(node), place
-    return node.value, place
+    if token == "{":
+        _object_places(tokens, place)
+    elif token == "[":
+        _array_places(tokens, place)
+    elif token[0] in "\"'":
+        _text(token, line)
+    return place
 
 
-def _object(node: Any, place: Place) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for key_node, value_node in node.key_value_pairs:
-        key = key_node.name if isinstance(key_node, model.Identifier) else _text(key_node)
-        if key in data:
-            first = place.inside[key].line
-            raise ConfigError(f"key {key!r} stands twice, first in line {first}", line=key_node.lineno)
-        data[key], place.inside[key] = _build(value_node, key_node.lineno)
+def _object_places(tokens: Iterator[tuple[str, int]], place: Place) -> None:
+    for token, line in tokens:
+        if token == "}":
+            return
+        if token == ",":
+            continue
+        key = _text(token if token[0] in "\"'" else f'"{token}"', line)
+        if key in place.inside:
+            raise ConfigError(f"key {key!r} stands twice, first in line {place.inside[key].line}", line=line)
+        next(tokens)  # the colon
+        place.inside[key] = Place(line, _place(*next(tokens), tokens).inside)
+
+
+def _array_places(tokens: Iterator[tuple[str, int]], place: Place) -> None:
+    for token, line in tokens:
+        if token == "]":
+            return
+        if token != ",":
+            place.inside[len(place.inside)] = _place(token, line, tokens)
+
+
+def _text(token: str, line: int) -> str:
+    """The text that a quoted token stands for."""
+    try:
+        return str(_whole(json5.loads(token, strict=False)))
+    except UnicodeDecodeError:
+        raise ConfigError("not valid JSON5: a string holds half a surrogate pair", line=line) from None
+
+
+def _whole(data: Any) -> Any:
+    """``data`` with ``\\ud83d\\ude00`` as one character; the library leaves it as two halves."""
+    if isinstance(data, dict):
+        return {_whole(key): _whole(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_whole(value) for value in data]
+    if isinstance(data, str) and not data.isascii():
+        return data.encode("utf-16", "surrogatepass").decode("utf-16")
     return data
 
 
-def _text(node: Any) -> str:
-    """The string's characters; the library leaves ``\\ud83d\\ude00`` as two halves."""
-    halves = str(node.characters).encode("utf-16", "surrogatepass")
-    try:
-        return halves.decode("utf-16")
-    except UnicodeDecodeError:
-        raise ConfigError("not valid JSON5: a string holds half a surrogate pair", line=node.lineno) from None
-
-
-_SYMBOLS = {
-    "COMMA": "','",
-    "COLON": "':'",
-    "LBRACE": "'{'",
-    "RBRACE": "'}'",
-    "LBRACKET": "'['",
-    "RBRACKET": "']'",
-}
-
-
-def _syntax_error(exc: json5.JSON5DecodeError, text: str) -> ConfigError:
-    """The parser's first complaint in our words: where, what stood there and what could have."""
-    complaint = next((line.strip() for line in str(exc).splitlines() if line.startswith("\t")), str(exc))
-    expected = re.search(r"[Ww]as expecting (.+?)(?= in or near|$)", complaint)
-    token = getattr(exc, "token", None)
-    if token is not None:
-        index, found = token.index, token.value.strip()[:40]
-    elif illegal := re.search(r"at index (\d+)", complaint):
-        index, found = int(illegal[1]), text[int(illegal[1])]
-    else:
-        index, found = len(text.rstrip()), None
-    if token is not None and token.type.startswith("UNTERMINATED"):
-        message = f"the string {found!r} has no closing quote"
-    elif expected:
-        wanted = " or ".join(sorted(_SYMBOLS.get(name, name.lower()) for name in expected[1].split(" or ")))
-        message = f"expected {wanted}, found " + ("the end of the file" if found is None else repr(found))
-    elif reason := _reason(complaint):
-        message = reason + (f", found {found!r}" if token is not None else "")
-    else:
-        message = f"{found!r} is not expected here"
-    return ConfigError(f"not valid JSON5: {message}", line=text.count("\n", 0, index) + 1)
-
-
-def _reason(complaint: str) -> str:
-    """The complaint without its preamble and without the parser's own words for the place."""
-    reason = re.sub(r"^Syntax Error[:.]?\s*", "", complaint)
-    reason = re.sub(r"\s*(\(line .*|in or near token.*|at index \d+|\.? Unexpected EOF.*)$", "", reason)
-    return reason[:1].lower() + reason[1:]
+def _syntax_error(complaint: str, text: str) -> ConfigError:
+    """The parser's complaint in our words: where, and what stood there."""
+    place = re.match(r"<string>:(\d+) (.*)", complaint, re.DOTALL)
+    line, reason = (int(place[1]), place[2]) if place else (text.count("\n") + 1, complaint)
+    reason = re.sub(r" at column \d+$", "", reason)
+    return ConfigError(f"not valid JSON5: {reason[:1].lower()}{reason[1:]}", line=line)

@@ -49,6 +49,7 @@ class TrialRunner:
         self._objectives = objectives
         self._poll_period = poll_period
         self._graces: set[anyio.CancelScope] = set()
+        self._graceless = False
 
     async def run(self, trial: Trial, slot: Slot, sink: TelemetrySink) -> Outcome:
         """Set up, run, watch, tear down. Teardown runs to its end or its time limit, also when cancelled.
@@ -76,7 +77,8 @@ class TrialRunner:
             await self._tear_down(environment, trial)
 
     def cut_grace(self) -> None:
-        """Stop waiting for the teardowns that run now."""
+        """Stop waiting for teardowns, those that run now and those to come."""
+        self._graceless = True
         for scope in self._graces:
             scope.cancel()
 
@@ -131,6 +133,8 @@ class TrialRunner:
         grace = self._timeouts.teardown.total_seconds()
         with anyio.move_on_after(grace, shield=True) as scope:
             self._graces.add(scope)
+            if self._graceless:
+                scope.cancel()
             try:
                 await environment.teardown()
             except Exception as exc:  # noqa: BLE001 - the outcome stands; the operator must know

@@ -1,8 +1,9 @@
 """Where the SQL runs. Queries are plain functions of a SQLAlchemy ``Connection``; this module chooses how.
 
-``Database.read`` and ``Database.write`` take such a function and run it whole, in one transaction. Over an
-async driver that is ``AsyncConnection.run_sync``. For an SQLite file the writes go, as one closure, to one
-thread with a connection of its own: a group of statements costs one hop to that thread, not one each.
+``Database.read`` and ``Database.write`` take such a function and run it whole, in one transaction. Reads of a
+file go through the async driver, several at once. Writes go, as one closure, to one thread with a connection of
+its own: a group of statements costs one hop to that thread, not one each. A database in memory is that one
+connection, so its reads go there too, where no cancellation can make a driver drop it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _BUSY_S = 5.0
 """SQLite itself waits for a lock this long before it says so; then it is our turn to ask again."""
 _PAUSE_S = 0.05
 _READERS = 4
+_MEMORY = ":memory:"
 
 
 class Database:
@@ -49,19 +51,24 @@ class Database:
     What another program has locked is tried again until the patience ends.
 
     :ivar place: how people know it; never holds a password.
-    :ivar engine: the async engine of the readers, for queries of one's own.
     """
 
     def __init__(
-        self, *, place: str, engine: AsyncEngine, writer: Engine | None, patience: timedelta
+        self, *, place: str, readers: AsyncEngine | None, writer: Engine, patience: timedelta
     ) -> None:
         self.place = place
-        self.engine = engine
+        self._readers = readers
         self._writer = writer
         self._patience_s = patience.total_seconds()
         self._thread = anyio.CapacityLimiter(1)
         # A task that is cancelled by asyncio itself lets go of the limiter while its thread goes on.
         self._writing = threading.Lock()
+
+    @property
+    def in_use(self) -> int:
+        """How many connections work for somebody at this moment."""
+        pool: Any = None if self._readers is None else self._readers.pool
+        return int(self._writing.locked()) + (pool.checkedout() if pool is not None else 0)
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -84,17 +91,16 @@ class Database:
         return await self._patiently(partial(self._write, partial(_call, query, args, kwargs)))
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
-        async with self.engine.connect() as connection:
+        if self._readers is None:
+            return await self._write(query)
+        async with self._readers.connect() as connection:
             return await connection.run_sync(query)
 
     async def _write(self, query: Callable[[Connection], T]) -> T:
-        if self._writer is None:
-            async with self.engine.begin() as connection:
-                return await connection.run_sync(query)
-        return await anyio.to_thread.run_sync(self._write_here, self._writer, query, limiter=self._thread)
+        return await anyio.to_thread.run_sync(self._write_here, query, limiter=self._thread)
 
-    def _write_here(self, writer: Engine, query: Callable[[Connection], T]) -> T:
-        with self._writing, writer.begin() as connection:
+    def _write_here(self, query: Callable[[Connection], T]) -> T:
+        with self._writing, self._writer.begin() as connection:
             return query(connection)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -136,17 +142,17 @@ async def open_database(url: str, *, patience: timedelta) -> AsyncIterator[Datab
     :raises StorageUnavailable: if the folder does not exist.
     """
     parsed = _parse(url)
-    place = parsed.render_as_string(hide_password=True)
+    name = parsed.database or _MEMORY
+    place = f"sqlite:///{name}"
     busy_s = min(_BUSY_S, patience.total_seconds())
-    name = None if parsed.database in (None, "", ":memory:") else parsed.database
-    engine, writer = await anyio.to_thread.run_sync(_engines, place, name, busy_s)  # they look at the file
+    readers, writer = await anyio.to_thread.run_sync(_engines, place, name, busy_s)  # they look at the file
     try:
-        yield Database(place=place, engine=engine, writer=writer, patience=patience)
+        yield Database(place=place, readers=readers, writer=writer, patience=patience)
     finally:
         with anyio.move_on_after(_BUSY_S, shield=True):
-            await engine.dispose()
-            if writer is not None:
-                await anyio.to_thread.run_sync(writer.dispose)
+            if readers is not None:
+                await readers.dispose()
+            await anyio.to_thread.run_sync(writer.dispose)
 
 
 def _parse(url: str) -> URL:
@@ -180,13 +186,13 @@ def _harmless(url: object) -> str:
     return re.sub(r"^([^/@]*/*).*@", r"\1***@", str(url), flags=re.DOTALL)
 
 
-def _engines(place: str, name: str | None, busy_s: float) -> tuple[AsyncEngine, Engine | None]:
-    """What reads and what writes the file with this name; None stands for a database in memory."""
-    if name is None:
-        return _reader(None, busy_s), None
+def _engines(place: str, name: str, busy_s: float) -> tuple[AsyncEngine | None, Engine]:
+    """What reads and what writes the file with this name."""
+    if name == _MEMORY:
+        return None, _writer(name, busy_s)
     # Absolute from here on: connections are opened later too, and the program may change its folder.
-    path = _checked_path(place, name)
-    return _reader(path, busy_s), _file_writer(path, busy_s)
+    path = str(_checked_path(place, name))
+    return _file_readers(path, busy_s), _writer(path, busy_s)
 
 
 def _checked_path(place: str, name: str) -> Path:
@@ -198,12 +204,11 @@ def _checked_path(place: str, name: str) -> Path:
     return path
 
 
-def _reader(path: Path | None, busy_s: float) -> AsyncEngine:
+def _file_readers(path: str, busy_s: float) -> AsyncEngine:
     engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=":memory:" if path is None else str(path)),
+        URL.create("sqlite+aiosqlite", database=path),
         poolclass=AsyncAdaptedQueuePool,
-        # In memory the one connection is the database: readers and writer take turns on it.
-        pool_size=1 if path is None else _READERS,
+        pool_size=_READERS,
         max_overflow=0,
         pool_timeout=_LIMIT_S,
         connect_args={"timeout": busy_s},
@@ -212,7 +217,7 @@ def _reader(path: Path | None, busy_s: float) -> AsyncEngine:
     return engine
 
 
-def _file_writer(path: Path, busy_s: float) -> Engine:
+def _writer(path: str, busy_s: float) -> Engine:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=busy_s, check_same_thread=False)
 

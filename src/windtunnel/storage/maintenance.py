@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     Connection,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     and_,
@@ -24,11 +25,11 @@ from windtunnel.model import Status
 from windtunnel.storage import queries, reads, values
 from windtunnel.storage.schema import (
     IS_COMPLETED,
+    IS_RUNNING,
     REVISION,
     VERSION_TABLE,
     experiment,
     metadata,
-    status_is,
     trial,
 )
 from windtunnel.tunables import TunableGroups
@@ -38,7 +39,10 @@ __all__ = ["NewExperiment", "create", "ensure_experiment", "requeue", "revision_
 
 # What Alembic notes: the migrations give exactly the schema of ``create`` (a test holds them to it).
 _VERSION = Table(
-    VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True, nullable=False)
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
 ).c.version_num
 
 
@@ -148,7 +152,7 @@ def _names(definition: dict[str, object]) -> set[str]:
 def requeue(connection: Connection, experiment_pk: int, dead_owners: Sequence[str], interrupted: str) -> int:
     """Put back what earlier sessions left: trials of dead workers and trials canceled as ``interrupted``."""
     mine = trial.c.experiment == experiment_pk
-    orphaned = and_(mine, status_is(Status.RUNNING), trial.c.owner.in_(list(dead_owners)))
+    orphaned = and_(mine, IS_RUNNING, trial.c.owner.in_(list(dead_owners)))
     stopped = and_(
         mine,
         IS_COMPLETED,

@@ -11,12 +11,14 @@ from sqlalchemy import Connection
 
 from windtunnel.storage.schema import VERSION_TABLE, metadata
 
-__all__ = ["revisions", "upgrade"]
+__all__ = ["FOLDER", "revisions", "upgrade"]
+
+FOLDER = Path(__file__).parent / "migrations"
 
 
 def _scripts() -> ScriptDirectory:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     return ScriptDirectory.from_config(config)
 
 

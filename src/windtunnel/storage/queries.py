@@ -28,7 +28,16 @@ from windtunnel.storage.requests import (
     Points,
     Release,
 )
-from windtunnel.storage.schema import config, experiment, metric, status_is, telemetry, trial, trial_attempt
+from windtunnel.storage.schema import (
+    IS_RUNNING,
+    config,
+    experiment,
+    metric,
+    status_is,
+    telemetry,
+    trial,
+    trial_attempt,
+)
 
 __all__ = [
     "ORDER",
@@ -231,9 +240,7 @@ def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict
     now = now_us(connection)
     held: list[dict[int, int]] = []
     for one in extensions:
-        mine = and_(
-            trial.c.experiment == one.experiment, status_is(Status.RUNNING), trial.c.owner == one.owner
-        )
+        mine = and_(trial.c.experiment == one.experiment, IS_RUNNING, trial.c.owner == one.owner)
         connection.execute(update(trial).where(mine).values(lease_until_us=now + one.lease_us))
         held.append(dict(map(tuple, connection.execute(select(trial.c.trial_id, trial.c.token).where(mine)))))
     return held
@@ -329,14 +336,14 @@ def _held(connection: Connection, batches: Sequence[Points]) -> set[tuple[int, i
 _FINISH = (
     update(trial)
     .where(
-        trial.c.experiment == bindparam("experiment_pk"),
-        trial.c.trial_id == bindparam("trial"),
-        trial.c.token == bindparam("held_token"),
+        trial.c.experiment == bindparam("new_experiment"),
+        trial.c.trial_id == bindparam("new_trial_id"),
+        trial.c.token == bindparam("new_token"),
         status_is(Status.RUNNING),
     )
     .values(
         status=bindparam("new_status"),
-        ended_us=bindparam("ended"),
+        ended_us=bindparam("new_ended_us"),
         metrics=bindparam("new_metrics"),
         score=bindparam("new_score"),
         failure=bindparam("new_failure"),
@@ -344,17 +351,7 @@ _FINISH = (
         lease_until_us=None,
     )
 )
-_FINISH_NAMES = (
-    "experiment_pk",
-    "trial",
-    "held_token",
-    "new_status",
-    "ended",
-    "new_metrics",
-    "new_score",
-    "new_failure",
-    "new_host",
-)
+_FINISH_NAMES = tuple(f"new_{field}" for field in Completion._fields)  # SQLAlchemy keeps columns' own names
 
 
 def finish(connection: Connection, completions: Sequence[Completion]) -> list[StorageError | None]:

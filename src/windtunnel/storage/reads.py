@@ -9,7 +9,16 @@ from sqlalchemy import Connection, Select, and_, func, or_, select, tuple_
 
 from windtunnel.model import Direction, History, Status, TrialRecord
 from windtunnel.storage import values
-from windtunnel.storage.schema import IS_COMPLETED, config, experiment, metric, status_is, telemetry, trial
+from windtunnel.storage.schema import (
+    IS_COMPLETED,
+    IS_PENDING,
+    IS_RUNNING,
+    config,
+    experiment,
+    metric,
+    telemetry,
+    trial,
+)
 
 __all__ = ["Counts", "Page"]
 
@@ -132,7 +141,7 @@ def params_of_config(connection: Connection, config_id: int) -> str | None:
 def counts(connection: Connection, experiment_pk: int | None = None) -> dict[int, Counts]:
     """experiment → its counts, of one or of all. Reads three small indexes instead of the trials."""
     found: dict[int, dict[str, int]] = {}
-    for where in (status_is(Status.PENDING), status_is(Status.RUNNING), IS_COMPLETED):
+    for where in (IS_PENDING, IS_RUNNING, IS_COMPLETED):
         some = select(trial.c.experiment, trial.c.status, func.count()).where(where)
         if experiment_pk is not None:
             some = some.where(trial.c.experiment == experiment_pk)
@@ -252,7 +261,11 @@ def _pending_query(experiment_pk: int, due_us: int, page: Page) -> Select[Any]:
             trial.c.priority,
         )
         .join(config, config.c.id == trial.c.config_id)
-        .where(trial.c.experiment == experiment_pk, status_is(page.status), trial.c.not_before_us <= due_us)
+        .where(
+            trial.c.experiment == experiment_pk,
+            IS_RUNNING if page.status is Status.RUNNING else IS_PENDING,
+            trial.c.not_before_us <= due_us,
+        )
         .order_by(trial.c.priority.desc(), trial.c.trial_id)
     )
     if page.priority is None:
@@ -263,7 +276,7 @@ def _pending_query(experiment_pk: int, due_us: int, page: Page) -> Select[Any]:
 
 def owners(connection: Connection, experiment_pk: int) -> Sequence[str]:
     """Who holds running trials."""
-    running = and_(trial.c.experiment == experiment_pk, status_is(Status.RUNNING), trial.c.owner.is_not(None))
+    running = and_(trial.c.experiment == experiment_pk, IS_RUNNING, trial.c.owner.is_not(None))
     return list(connection.execute(select(trial.c.owner).where(running).distinct()).scalars())
 
 
@@ -274,7 +287,7 @@ def unfinished(connection: Connection, experiment_pk: int) -> list[tuple[int, st
         .join(config, config.c.id == trial.c.config_id)
         .where(
             trial.c.experiment == experiment_pk,
-            or_(status_is(Status.PENDING), status_is(Status.RUNNING)),
+            or_(IS_PENDING, IS_RUNNING),
         )
         .group_by(trial.c.config_id, config.c.params)
     )

@@ -22,8 +22,8 @@ class Stalls:
     """Watches the running loop for iterations that compute for longer than ``limit_s``.
 
     Counts the loop thread's processor time, not the clock, so that a busy machine raises no false alarm; and
-    not the garbage collector's, which depends on how much the test program has loaded. Calls that sleep or wait
-    in the loop's thread use no processor time; those are for a blocking-call detector.
+    not the garbage collector's, which depends on how much the program has loaded. Calls that sleep or wait in
+    the loop's thread use no processor time; those are for a blocking-call detector.
     """
 
     def __init__(self, limit_s: float = 0.05) -> None:

@@ -97,13 +97,13 @@ class StorageContract(ClaimContract, OutcomeContract):
     ) -> None:
         await experiment.add_trials([new(i) for i in range(300)])
         listing: Any = experiment.pending_trials(at(0), running=False)
-        pool: Any = storage._database.engine.pool  # noqa: SLF001
+        database = storage._database  # noqa: SLF001
         async for _ in listing:
-            assert pool.checkedout() == 0
+            assert database.in_use == 0
             break
         await experiment.add_trials([new()])  # writes are not held up either
         await listing.aclose()
-        assert pool.checkedout() == 0
+        assert database.in_use == 0
 
     async def test_trials_lists_every_trial(self, experiment: Experiment) -> None:
         added = await experiment.add_trials([new(i % 7) for i in range(300)])

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from windtunnel.errors import StaleTrial
-from windtunnel.model import NewTrial, Status, Trial
+from windtunnel.model import NewTrial, Status, Trial, Value
 from windtunnel.storage import INTERRUPTED, Experiment
 from windtunnel.testing.storage_fixtures import (
     LEASE,
@@ -50,7 +50,7 @@ class ClaimContract(StorageFixtures):
         assert first.config_id == again.config_id == later.config_id != other.config_id
 
     async def test_parameters_travel_with_the_trial(self, experiment: Experiment) -> None:
-        parameters = {"whole": 2**60, "text": "naïve ✓", "ratio": 0.5, "none": None}
+        parameters: dict[str, Value] = {"whole": 2**60, "text": "naïve ✓", "ratio": 0.5, "none": None}
         await experiment.add_trials([NewTrial(tunables=TUNABLES, parameters=parameters)])
         assert (await claim_one(experiment)).parameters == parameters
 

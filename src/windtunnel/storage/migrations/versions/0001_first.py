@@ -88,7 +88,7 @@ def upgrade() -> None:  # a frozen copy of the tables as they were: it never fol
     op.create_index(
         "ix_trial_queue",
         "trial",
-        ["experiment", sa.literal_column("priority DESC"), "trial_id"],
+        ["experiment", sa.literal_column("priority DESC"), "trial_id", "status"],
         unique=False,
         sqlite_where=sa.text("status = 1"),
         postgresql_where=sa.text("status = 1"),
