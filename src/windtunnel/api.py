@@ -81,7 +81,7 @@ async def tune(
     overrides = {"seed": seed, "storage": storage if isinstance(storage, str) else None}
     loaded = await anyio.to_thread.run_sync(_loaded, description, overrides, {})
     space = loaded.config.tunables
-    config = {"tunable_params": list(space.groups), "const_args": dict(const_args or {})}
+    config = {"const_args": dict(const_args or {})}
 
     def make(_host: Host, _runner_id: int) -> Environment:
         return FunctionEnv(name=name, config=config, tunables=space, function=function)

@@ -426,3 +426,18 @@ async def test_a_trial_whose_worker_dies_is_taken_up_while_others_still_run(url:
         summary = await scheduler(experiment, lab, trials=2, slots=2, asked=2).run()
     assert summary.succeeded == 2
     assert lab.steps("run") == [2, 1]
+
+
+async def test_metrics_that_cannot_be_stored_fail_their_trial_only(url: str) -> None:
+    lab = Lab()
+
+    async def run(env: ScriptedEnv) -> Mapping[str, Any] | None:
+        return {"score": 1, "handle": object()} if env.trial_id == 1 else None
+
+    lab.on_run = run
+    async with opened(url) as experiment:
+        summary = await scheduler(experiment, lab, trials=3).run()
+        first = await anext(experiment.trials())
+    assert (summary.succeeded, summary.failed) == (2, 1)
+    assert first.failure is not None
+    assert "handle" in first.failure

@@ -10,8 +10,8 @@ from windtunnel.model import Direction, RunResult, Status
 
 __all__ = ["configurations_tried", "judge", "suggestions_due"]
 
-_AHEAD = 512
-"""Trials stored ahead at most, when asking early costs nothing."""
+_AT_ONCE = 512
+"""Trials stored in one go at most."""
 
 
 def suggestions_due(
@@ -28,15 +28,17 @@ def suggestions_due(
     :param free: slots without a trial.
     """
     remaining = budget - total
-    if remaining <= 0:
-        return 0
-    if learns:
-        wanted = free - pending
+    idle = free - pending
+    if learns or pending > _ahead(concurrency) // 2:
+        wanted = idle
     else:
-        ahead = min(max(2 * concurrency, 64), _AHEAD)
-        wanted = ahead - pending if pending <= ahead // 2 else 0
-        wanted = max(wanted, free - pending)
-    return max(0, math.ceil(min(wanted, remaining) / repeats))
+        wanted = max(idle, _ahead(concurrency) - pending)
+    return max(0, math.ceil(min(wanted, remaining, _AT_ONCE) / repeats))
+
+
+def _ahead(concurrency: int) -> int:
+    """How many trials to hold in store when asking early costs nothing."""
+    return min(max(2 * concurrency, 64), _AT_ONCE)
 
 
 def configurations_tried(total: int, repeats: int) -> int:

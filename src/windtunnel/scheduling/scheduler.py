@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from windtunnel.errors import OptimizerError, StaleTrial, StorageError
+from windtunnel.errors import OptimizerError, ResultsInvalid, StaleTrial, StorageError
 from windtunnel.events import (
     EventBus,
     TelemetryRecorded,
@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 _IDLE_POLL_S = 0.5
 """How often free slots look for trials nobody told of: expired leases, trials due later."""
+
+
+_CLAIM_LIMIT = 250
+"""Trials started in one go: more would keep the event loop from everything else for too long."""
 
 
 class _Signal:
@@ -239,7 +243,8 @@ class Scheduler:
 
     async def _claim(self, tasks: TaskGroup) -> list[Trial]:
         self._looked = now = anyio.current_time()
-        claimed = await self._experiment.claim(self.owner, limit=self._slots.free, lease=self._lease)
+        limit = min(self._slots.free, _CLAIM_LIMIT)
+        claimed = await self._experiment.claim(self.owner, limit=limit, lease=self._lease)
         # Fewer than there should be: others took them, or they are due later; the idle poll counts again.
         self._pending = max(0, self._pending - len(claimed)) if claimed else 0
         for trial in claimed:
@@ -288,7 +293,7 @@ class Scheduler:
         try:
             if not running.lost:
                 await sink.flush()
-                await self._experiment.finish(trial, result, failure=failure, host=slot.host.name)
+                result, failure = await self._store(trial, outcome, slot.host.name)
         except StaleTrial as exc:
             logger.warning("%s", exc, extra={"trial_id": trial.trial_id, "action": "stale_refused"})
             return
@@ -301,6 +306,15 @@ class Scheduler:
             self._untold.append((trial, result))
         if self.events.is_heard:
             self.events.publish(TrialFinished(trial, result, failure, slot.host.name))
+
+    async def _store(self, trial: Trial, outcome: Outcome, host: str) -> Outcome:
+        """Store the outcome, or that it cannot be stored."""
+        try:
+            await self._experiment.finish(trial, outcome.result, failure=outcome.failure, host=host)
+        except ResultsInvalid as exc:
+            outcome = Outcome(RunResult(Status.FAILED, outcome.result.timestamp, None), str(exc))
+            await self._experiment.finish(trial, outcome.result, failure=outcome.failure, host=host)
+        return outcome
 
     # Leases
 

@@ -1,8 +1,8 @@
 """Where the SQL runs. Queries are plain functions of a SQLAlchemy ``Connection``; this module chooses how.
 
-``Database.read`` and ``Database.write`` take such a function and run it whole, in one transaction. Reads of a
-file go through the async driver, several at once. Writes go, as one closure, to one thread with a connection of
-its own: a group of statements costs one hop to that thread, not one each. A database in memory is that one
+``Database.read`` and ``Database.write`` take such a function and run it whole, in one transaction. Reads of
+a file go through the async driver, several at once. Writes go, as one closure, to one thread with its own
+connection: a group of statements costs one hop to that thread, not one each. A database in memory is that
 connection, so its reads go there too, where no cancellation can make a driver drop it.
 """
 

@@ -11,7 +11,7 @@ from typing import Any, SupportsFloat, TypeVar
 import anyio.lowlevel
 import anyio.to_thread
 
-from windtunnel.errors import NotFound, ResultsInvalid, StorageError
+from windtunnel.errors import NotFound, ResultsInvalid, StorageError, TunableError
 from windtunnel.model import (
     Direction,
     History,
@@ -21,6 +21,7 @@ from windtunnel.model import (
     Status,
     Trial,
     TrialRecord,
+    utc_now,
 )
 from windtunnel.storage import maintenance, queries, reads, requests, values
 from windtunnel.storage.database import Database
@@ -186,14 +187,18 @@ class Experiment:
         """Take up to ``limit`` pending trials, the highest priority and then the oldest first.
 
         They are RUNNING and ``owner``'s until the lease ends; extend it, or others may claim them. Trials of
-        others whose lease has expired are taken in the same way, as a new attempt.
+        others whose lease has expired are taken in the same way, as a new attempt. One whose configuration
+        this handle's tunables do not allow, added by a program that has others, fails and is not returned.
         """
         if limit < 1:
             return []
         wanted = requests.Claim(self._key, owner, limit, lease // timedelta(microseconds=1))
         claimed: list[Trial] = []
         for row in await self._writer.submit(queries.claim, wanted):
-            claimed.append(self._trial(row, status=Status.RUNNING, owner=owner))
+            try:
+                claimed.append(self._trial(row, status=Status.RUNNING, owner=owner))
+            except TunableError as exc:
+                await self._writer.submit(queries.finish, self._unusable(row, exc))
             if len(claimed) % _CLAIMED_AT_ONCE == 0:
                 # Let others run; not cancelled here, or the trials would be ours and nobody would know.
                 await anyio.lowlevel.cancel_shielded_checkpoint()
@@ -214,7 +219,7 @@ class Experiment:
         :raises ResultsInvalid: if a value is neither a number nor text.
         :raises ValueError: if a timestamp has no zone.
         """
-        (refused,) = await self.record_many([(trial, samples)])
+        (refused,) = await self._writer.submit(queries.record, [await self._points(trial, samples)])
         if refused is not None:
             raise refused
 
@@ -222,26 +227,29 @@ class Experiment:
         self, batches: Sequence[tuple[Trial, Sequence[Sample]]]
     ) -> list[StorageError | None]:
         """``record`` for several trials in one transaction; the refusal of each, or None."""
-        known = self._metrics
-        if unknown := {s.metric for _, samples in batches for s in samples if s.metric not in known}:
+        refusals: dict[int, StorageError] = {}
+        points: list[requests.Points] = []
+        for position, (trial, samples) in enumerate(batches):
+            try:
+                points.append(await self._points(trial, samples))
+            except (ResultsInvalid, ValueError) as exc:
+                said = f"{len(samples)} points of trial {trial.trial_id} are refused: {exc}"
+                refusals[position] = StorageError(said)
+        written = iter(await self._writer.submit(queries.record, points) if points else ())
+        return [refusals[i] if i in refusals else next(written) for i in range(len(batches))]
+
+    async def _points(self, trial: Trial, samples: Sequence[Sample]) -> requests.Points:
+        """``samples`` in terms of columns; their metrics are registered."""
+        known, to_us, pack = self._metrics, values.to_us, values.pack
+        if unknown := {sample.metric for sample in samples} - known.keys():
             names = sorted(values.check_text(name, "the name of a metric") for name in unknown)
             known.update(await self._writer.submit(queries.register_metrics, names))
-        to_us, pack = values.to_us, values.pack
 
         def row_of(sample: Sample) -> requests.Row:
             return (to_us(sample[0]), known[sample[1]], *pack(sample[2]))
 
-        points = [
-            requests.Points(
-                self._key,
-                trial.trial_id,
-                trial.attempt,
-                trial.token,
-                await _converted(row_of, samples, at_once=_SAMPLES_AT_ONCE),
-            )
-            for trial, samples in batches
-        ]
-        return await self._writer.submit(queries.record, points)
+        rows = await _converted(row_of, samples, at_once=_SAMPLES_AT_ONCE)
+        return requests.Points(self._key, trial.trial_id, trial.attempt, trial.token, rows)
 
     async def finish(
         self, trial: Trial, result: RunResult, *, failure: str | None = None, host: str | None = None
@@ -294,13 +302,20 @@ class Experiment:
         dead = await anyio.to_thread.run_sync(lambda: [owner for owner in owners if is_dead(owner)])
         return await self._database.write(maintenance.requeue, self._key, dead, INTERRUPTED)
 
+    def _unusable(self, row: requests.Claimed, exc: TunableError) -> requests.Completion:
+        now, failed = values.to_us(utc_now()), Status.FAILED.value
+        why = f"its configuration is not one of this experiment's: {exc}"
+        return requests.Completion(
+            self._key, row.trial_id, row.token, failed, now, metrics=None, score=None, failure=why, host=None
+        )
+
     def _score(self, result: RunResult) -> float | None:
         """The first objective's value, for comparisons inside the database."""
         objective = next(iter(self.opt_targets), None)
         if objective is None or not result.metrics or not result.status.is_succeeded:
             return None
         value = result.metrics.get(objective)
-        if isinstance(value, str) or not isinstance(value, SupportsFloat):
+        if isinstance(value, str) or not isinstance(value, float | int | SupportsFloat):
             return None
         try:
             score = float(value)

@@ -212,12 +212,29 @@ def _claim_one(connection: Connection, one: Claim, now: int) -> list[Any]:
     return sorted(rows, key=lambda row: (-row.priority, row.trial_id))
 
 
+# Statements of the hot path are made once: making one costs more than running it.
+_PARAMS = select(config.c.id, config.c.params).where(config.c.id.in_(bindparam("ids", expanding=True)))
+
+
 def _params_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
     params: dict[int, str] = {}
     for some in _chunks(ids):
-        rows = connection.execute(select(config.c.id, config.c.params).where(config.c.id.in_(some)))
+        rows = connection.execute(_PARAMS, {"ids": some})
         params.update((config_id, text) for config_id, text in rows)
     return params
+
+
+def _expired(experiment_pk: Any, now: Any, me: Any) -> ColumnElement[bool]:
+    return and_(
+        trial.c.experiment == experiment_pk,
+        status_is(Status.RUNNING),
+        trial.c.lease_until_us < now,
+        trial.c.owner != me,
+    )
+
+
+_ANY_EXPIRED = select(trial.c.trial_id).limit(1)
+_ANY_EXPIRED = _ANY_EXPIRED.where(_expired(bindparam("experiment_pk"), bindparam("now"), bindparam("me")))
 
 
 def _reap(connection: Connection, experiment_pk: int, me: str, now: int) -> None:
@@ -225,14 +242,9 @@ def _reap(connection: Connection, experiment_pk: int, me: str, now: int) -> None
 
     Not one's own: an expired lease of ours means that our heartbeat is late, and it is about to come.
     """
-    expired = and_(
-        trial.c.experiment == experiment_pk,
-        status_is(Status.RUNNING),
-        trial.c.lease_until_us < now,
-        trial.c.owner != me,
-    )
-    if connection.execute(select(trial.c.trial_id).where(expired).limit(1)).first() is not None:
-        put_back(connection, expired, now, "its worker fell silent")
+    names = {"experiment_pk": experiment_pk, "now": now, "me": me}
+    if connection.execute(_ANY_EXPIRED, names).first() is not None:
+        put_back(connection, _expired(experiment_pk, now, me), now, "its worker fell silent")
 
 
 def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict[int, int]]:

@@ -50,7 +50,7 @@ def pack(value: object) -> tuple[float | None, str | None]:
     if isinstance(value, str):
         return None, check_text(value, "telemetry")
     try:
-        if isinstance(value, SupportsIndex):  # whole numbers, numpy's too
+        if isinstance(value, int | SupportsIndex):  # whole numbers, numpy's too
             whole = operator.index(value)
             return (float(whole), None) if -_EXACT <= whole <= _EXACT else (0.0, str(whole))
         number = _as_float(value)

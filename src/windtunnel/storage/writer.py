@@ -29,7 +29,7 @@ Outcome = Any  # the result of an operation, or the StorageError that refuses it
 Apply = Callable[[Connection, Sequence[P]], Sequence[R | StorageError]]
 """Applies operations of one kind; gives an outcome for each, in order. May be run again after a rollback."""
 
-_GROUP_LIMIT = 4000
+_GROUP_LIMIT = 1000
 """Operations in one transaction: bounds how long other processes wait for the lock."""
 
 

@@ -218,6 +218,22 @@ class StorageContract(ClaimContract, OutcomeContract):
         ) as narrowed:
             assert (await narrowed.load()).trial_ids == [1, 2]
 
+    async def test_a_trial_that_cannot_be_run_here_fails_alone(self, storage: Storage) -> None:
+        narrow = TUNABLES.definition()
+        narrow["cache"]["params"]["size"]["range"] = [0, 10]
+        async with (
+            storage.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as wide,
+            storage.experiment(experiment_id="e", tunables=narrow, opt_targets=TARGETS) as mine,
+        ):
+            await wide.add_trials([new(5), new(50), new(6)])
+            trials = await mine.claim("w1", limit=3, lease=LEASE)
+            assert [trial.trial_id for trial in trials] == [1, 3]
+            failed = await mine.last_failure()
+        assert failed is not None
+        assert failed.trial_id == 2
+        assert "'size'" in str(failed.failure)
+        assert "50" in str(failed.failure)
+
     async def test_a_direction_is_min_or_max(self, storage: Storage) -> None:
         targets: Any = {"score": "lowest"}
         with pytest.raises(ConfigError, match=r"objectives\.score: expected 'min' or 'max', found 'lowest'"):

@@ -136,6 +136,26 @@ class OutcomeContract(StorageFixtures):
         assert isinstance(refused, StaleTrial)
         assert len(await experiment.load_telemetry(1)) == 1
 
+    async def test_a_bad_value_in_one_batch_leaves_the_others_alone(self, experiment: Experiment) -> None:
+        await experiment.add_trials([new(), new(), new()])
+        trials = await experiment.claim("w1", limit=3, lease=LEASE)
+        values: list[Any] = [1.0, [1], 3.0]
+        refusals = await experiment.record_many(
+            [(trial, [point(1, "m", value)]) for trial, value in zip(trials, values, strict=True)]
+        )
+        assert [refusal is None for refusal in refusals] == [True, False, True]
+        assert (
+            str(refusals[1])
+            == "1 points of trial 2 are refused: telemetry must be numbers or text, found list [1]"
+        )
+        assert await experiment.load_telemetry(3) == [point(1, "m", 3.0)]
+
+    @pytest.mark.parametrize("name", [7, "\ud800"])
+    async def test_a_metric_has_a_name_that_is_text(self, experiment: Experiment, name: Any) -> None:
+        await experiment.add_trials([new()])
+        with pytest.raises(ResultsInvalid, match="the name of a metric must be"):
+            await experiment.record(await claim_one(experiment), [point(1, name, 1.0)])
+
     async def test_telemetry_of_an_unknown_trial_is_not_found(self, experiment: Experiment) -> None:
         with pytest.raises(NotFound, match="no trial 7"):
             await experiment.load_telemetry(7)
