@@ -159,7 +159,8 @@ class StepTimedOut(EnvironmentFailed):
         self.step = step
         self.seconds = seconds
         super().__init__(
-            f"{step} was stopped after its time limit of {seconds:g} s; raise timeouts.{step} if it needs longer"
+            f"{step} was stopped after its time limit of {seconds:g} s; "
+            f"raise timeouts.{step} if it needs longer"
         )
 
 

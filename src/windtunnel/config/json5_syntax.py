@@ -25,12 +25,12 @@ def parse(text: str) -> tuple[Any, Callable[[], Place]]:
         raise ConfigError("not valid JSON5: nested too deeply") from None
     except ValueError as exc:
         raise _syntax_error(str(exc), text) from None
-    tokens = _tokens(text)
-    place = _place(*next(tokens), tokens)
+    symbols = _symbols(text)
+    place = _place(*next(symbols), symbols)
     return _whole(data), lambda: place
 
 
-_TOKEN = re.compile(
+_SYMBOL = re.compile(
     r"""(?P<skip>\s+|//[^\n\r\u2028\u2029]*|/\*.*?\*/)
     |(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')
     |(?P<mark>[{}\[\],:])
@@ -39,52 +39,52 @@ _TOKEN = re.compile(
 )
 
 
-def _tokens(text: str) -> Iterator[tuple[str, int]]:
-    """The tokens of a valid text, each with its line."""
+def _symbols(text: str) -> Iterator[tuple[str, int]]:
+    """The symbols of a valid text, each with its line."""
     line = 1
-    for match in _TOKEN.finditer(text):
+    for match in _SYMBOL.finditer(text):
         if match.lastgroup != "skip":
             yield match[0], line
         line += match[0].count("\n")
 
 
-def _place(token: str, line: int, tokens: Iterator[tuple[str, int]]) -> Place:
-    """The places in the value that begins with ``token``."""
+def _place(symbol: str, line: int, symbols: Iterator[tuple[str, int]]) -> Place:
+    """The places in the value that begins with ``symbol``."""
     place = Place(line)
-    if token == "{":
-        _object_places(tokens, place)
-    elif token == "[":
-        _array_places(tokens, place)
-    elif token[0] in "\"'":
-        _text(token, line)
+    if symbol == "{":
+        _object_places(symbols, place)
+    elif symbol == "[":
+        _array_places(symbols, place)
+    elif symbol[0] in "\"'":
+        _text(symbol, line)
     return place
 
 
-def _object_places(tokens: Iterator[tuple[str, int]], place: Place) -> None:
-    for token, line in tokens:
-        if token == "}":
+def _object_places(symbols: Iterator[tuple[str, int]], place: Place) -> None:
+    for symbol, line in symbols:
+        if symbol == "}":
             return
-        if token == ",":
+        if symbol == ",":
             continue
-        key = _text(token if token[0] in "\"'" else f'"{token}"', line)
+        key = _text(symbol if symbol[0] in "\"'" else f'"{symbol}"', line)
         if key in place.inside:
             raise ConfigError(f"key {key!r} stands twice, first in line {place.inside[key].line}", line=line)
-        next(tokens)  # the colon
-        place.inside[key] = Place(line, _place(*next(tokens), tokens).inside)
+        next(symbols)  # the colon
+        place.inside[key] = Place(line, _place(*next(symbols), symbols).inside)
 
 
-def _array_places(tokens: Iterator[tuple[str, int]], place: Place) -> None:
-    for token, line in tokens:
-        if token == "]":
+def _array_places(symbols: Iterator[tuple[str, int]], place: Place) -> None:
+    for symbol, line in symbols:
+        if symbol == "]":
             return
-        if token != ",":
-            place.inside[len(place.inside)] = _place(token, line, tokens)
+        if symbol != ",":
+            place.inside[len(place.inside)] = _place(symbol, line, symbols)
 
 
-def _text(token: str, line: int) -> str:
-    """The text that a quoted token stands for."""
+def _text(symbol: str, line: int) -> str:
+    """The text that a quoted symbol stands for."""
     try:
-        return str(_whole(json5.loads(token, strict=False)))
+        return str(_whole(json5.loads(symbol, strict=False)))
     except UnicodeDecodeError:
         raise ConfigError("not valid JSON5: a string holds half a surrogate pair", line=line) from None
 

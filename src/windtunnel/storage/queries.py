@@ -9,15 +9,14 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Table, and_, bindparam, insert, literal, select, update
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy import Connection, and_, bindparam, insert, literal, select, update
 from sqlalchemy.sql import ColumnElement
 
 from windtunnel.errors import NotFound, StaleTrial, StorageError, TrialAlreadyFinished
 from windtunnel.model import Status
+from windtunnel.storage.dialects import insert_new, insert_new_sql
 from windtunnel.storage.requests import (
     Addition,
     Claim,
@@ -59,21 +58,6 @@ _CHUNK = 500
 def now_us(_connection: Connection) -> int:
     """The time leases are counted in: this machine's, since an SQLite file is only shared on one machine."""
     return time.time_ns() // 1000
-
-
-def insert_new(table: Table, dialect: Dialect) -> Any:
-    """An INSERT that leaves rows alone whose key is there already."""
-    if dialect.name == "mysql":
-        return mysql.insert(table).prefix_with("IGNORE")
-    return (postgresql if dialect.name == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
-
-
-@lru_cache(maxsize=16)
-def _insert_new_sql(table: Table, dialect: Dialect) -> str:
-    """The text of ``insert_new`` with one positional parameter a column: nothing is faster for many rows."""
-    return str(
-        insert_new(table, dialect).values({c: bindparam(c.name) for c in table.c}).compile(dialect=dialect)
-    )
 
 
 def _chunks(values: Iterable[Any]) -> Iterable[list[Any]]:
@@ -319,7 +303,7 @@ def record(connection: Connection, requests: Sequence[Sequence[Points]]) -> list
         for row in batch.rows
     ]
     if rows:
-        connection.exec_driver_sql(_insert_new_sql(telemetry, connection.dialect), rows)
+        connection.exec_driver_sql(insert_new_sql(telemetry, connection.dialect), rows)
     return [
         [None if (b.experiment, b.trial_id, b.token) in held else _stale(b.trial_id) for b in batches]
         for batches in requests
