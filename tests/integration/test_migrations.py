@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,8 @@ _SECOND = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "0002"
 
 def upgrade():
     op.add_column("experiment", sa.Column("note", sa.Text()))
@@ -116,12 +117,12 @@ async def test_a_migrated_database_opens_and_works(tmp_path: Path) -> None:
 
 
 def _release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> None:
-    """Make this windtunnel one whose schema is 0002."""
+    """Make this windtunnel one whose schema is 9999."""
     folder = tmp_path / "migrations"
     shutil.copytree(migrate.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_second.py").write_text(script)
+    (folder / "versions" / "9999_second.py").write_text(script)
     monkeypatch.setattr(migrate, "FOLDER", folder)
-    monkeypatch.setattr(storage_module, "REVISION", "0002")
+    monkeypatch.setattr(storage_module, "REVISION", "9999")
 
 
 async def _fill(url: str) -> None:
@@ -155,7 +156,44 @@ async def test_an_older_database_is_upgraded_with_its_data(
             assert (await claim_one(experiment)).attempt == 1
     columns, revision = await anyio.to_thread.run_sync(_columns_and_revision, tmp_path / "test.db")
     assert "note" in columns
-    assert revision == "0002"
+    assert revision == "9999"
+
+
+@pytest.mark.parametrize("released", ["0001"])
+async def test_every_released_schema_is_upgraded_with_live_rows(
+    url: str, tmp_path: Path, released: str
+) -> None:
+    """The files hold databases that the released code wrote: finished, failed, released and running trials."""
+    script = (Path(__file__).parent / "schemas" / f"{released}.sql").read_text(encoding="utf-8")
+    await anyio.to_thread.run_sync(_restore, tmp_path / "test.db", script)
+    async with open_storage(url) as storage:
+        first = await storage.open_experiment("first")
+        history = await first.load()
+        assert history.trial_ids == [1, 2, 3, 4, 5, 6]
+        assert [score["ms"] for score in history.scores if score] == [2.0, 38.5]
+        assert [s.value for s in await first.load_telemetry(2)] == [177.0, "warm"]
+        second = await storage.open_experiment("second")
+        counts = await second.counts()
+        assert (counts.pending, counts.running) == (3, 1)
+        claimed = await second.claim("w1", limit=9, lease=LEASE)
+        assert {t.trial_id: t.attempt for t in claimed} == {1: 2, 3: 1, 4: 1}
+    fresh, upgraded = tmp_path / "fresh.db", tmp_path / "test.db"
+    async with open_storage(f"sqlite:///{fresh}"):
+        pass
+    assert await anyio.to_thread.run_sync(_shape, upgraded) == await anyio.to_thread.run_sync(_shape, fresh)
+
+
+def _restore(path: Path, script: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(script)
+    connection.close()
+
+
+def _shape(path: Path) -> dict[str, object]:
+    engine = _engine(path)
+    described = _described(engine)
+    engine.dispose()
+    return described
 
 
 async def test_a_migration_that_fails_changes_nothing(
@@ -169,7 +207,7 @@ async def test_a_migration_that_fails_changes_nothing(
                 pytest.fail("it was opened")
     columns, revision = await anyio.to_thread.run_sync(_columns_and_revision, tmp_path / "test.db")
     assert "note" not in columns
-    assert revision == "0001"
+    assert revision == schema.REVISION
     async with open_storage(url) as storage:
         experiment = await storage.open_experiment("e")
         assert len(await experiment.claim("w1", limit=99, lease=LEASE)) == 9

@@ -36,15 +36,17 @@ __all__ = [
     "VERSION_TABLE",
     "config",
     "experiment",
+    "experiment_merge",
     "metadata",
     "metric",
+    "session",
     "status_is",
     "telemetry",
     "trial",
     "trial_attempt",
 ]
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; a database that says something unknown here is not ours to touch."""
 VERSION_TABLE = "windtunnel_schema"
 
@@ -72,6 +74,39 @@ experiment = Table(
     Column("next_trial_id", BigInteger, nullable=False, server_default=text("1")),
     Column("created_us", BigInteger, nullable=False),
     Column("windtunnel", String(32), nullable=False),
+)
+
+# The trials of ``merged`` belong to what ``experiment`` learns from.
+experiment_merge = Table(
+    "experiment_merge",
+    metadata,
+    Column(
+        "experiment",
+        _ID,
+        ForeignKey("experiment.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column(
+        "merged", _ID, ForeignKey("experiment.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("merged_us", BigInteger, nullable=False),
+)
+
+# One row for each time a worker took part: ``trial.owner`` leads to where and with what a trial was run.
+session = Table(
+    "session",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column(
+        "experiment",
+        _ID,
+        ForeignKey("experiment.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("started_us", BigInteger, nullable=False),
+    Column("facts", Text, nullable=False),
 )
 
 config = Table(
