@@ -16,6 +16,7 @@
         ├── SchemaMismatch       made by a newer windtunnel, or by another program
         ├── StorageUnavailable   locked, full, read-only or unreachable
         ├── ExperimentMismatch   the stored experiment has other objectives or tunables
+        ├── MergeCycle           an experiment would learn from itself
         ├── NotFound             no such experiment, trial or configuration
         ├── TrialAlreadyFinished a second, different outcome for one trial
         └── StaleTrial           the trial was taken over by another attempt
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "EnvironmentFailed",
     "ExperimentMismatch",
+    "MergeCycle",
     "MissingService",
     "NotADatabase",
     "NotFound",
@@ -109,8 +111,10 @@ class EnvironmentFailed(WindtunnelError):
     """A step of a trial did not succeed. The trial is recorded as failed with this message."""
 
 
-def described(exc: Exception) -> str:
-    """An error nobody expected, with the place where it was raised."""
+def described(exc: BaseException) -> str:
+    """An error nobody expected, with the place where it was raised; the first of a group."""
+    while isinstance(exc, ExceptionGroup):
+        exc = exc.exceptions[0]
     frames = traceback.extract_tb(exc.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(exc).__name__}: {exc}{where}"
@@ -189,7 +193,11 @@ class StorageUnavailable(StorageError):
 
 
 class ExperimentMismatch(StorageError):
-    """The stored experiment has other objectives or tunables than the one being opened."""
+    """The stored experiment has other objectives or tunables than the one being opened or merged."""
+
+
+class MergeCycle(StorageError):
+    """An experiment cannot be merged into itself, directly or through others."""
 
 
 class NotFound(StorageError):

@@ -120,24 +120,30 @@ class EventBus:
 
     def __init__(self) -> None:
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._closed = False
 
     @property
     def is_heard(self) -> bool:
         """Whether anybody listens; lets a hot path skip building an event."""
-        return bool(self._subscriptions)
+        return bool(self._subscriptions) and not self._closed
 
     def publish(self, event: Event) -> None:
+        """Tell everybody who listens now. After ``close`` it tells nobody."""
+        if self._closed:
+            return
         for subscription in self._subscriptions:
             subscription.offer(event)
 
     @asynccontextmanager
     async def subscribe(self, *, capacity: int = 10_000) -> AsyncIterator[Subscription]:
-        """Listen while the block runs.
+        """Listen while the block runs. What comes too late, after ``close``, ends at once.
 
         :param capacity: events held for a slow reader; what comes on top is dropped and counted.
         """
         subscription = Subscription(capacity)
         self._subscriptions += (subscription,)
+        if self._closed:
+            subscription.close()
         try:
             yield subscription
         finally:
@@ -146,5 +152,6 @@ class EventBus:
 
     def close(self) -> None:
         """Tell every subscriber that nothing more will come."""
+        self._closed = True
         for subscription in self._subscriptions:
             subscription.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from windtunnel.errors import ResultsInvalid
 from windtunnel.tunables import TunableGroups
 
 __all__ = [
@@ -136,6 +138,21 @@ class RunResult(NamedTuple):
     timestamp: datetime
     metrics: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, returned: object) -> RunResult:
+        """What ``Environment.run`` returned, which may be a plain tuple; a time without a zone is UTC.
+
+        :raises ResultsInvalid: if it is anything else.
+        """
+        match returned:
+            case RunResult(Status(), datetime() as timestamp, None | dict()) if timestamp.tzinfo is not None:
+                return returned
+            case (Status() as status, datetime() as timestamp, None | Mapping() as metrics):
+                return cls(status, _aware(timestamp), None if metrics is None else dict(metrics))
+        raise ResultsInvalid(
+            f"run must return (status, timestamp, metrics or None), found {reprlib.repr(returned)}"
+        )
+
 
 class StatusReport(NamedTuple):
     """What an environment says of itself, with the telemetry gathered since it was last asked."""
@@ -143,6 +160,28 @@ class StatusReport(NamedTuple):
     status: Status
     timestamp: datetime
     telemetry: list[Sample]
+
+    @classmethod
+    def of(cls, returned: object) -> StatusReport:
+        """What ``Environment.status`` returned, which may be plain tuples; a time without a zone is UTC.
+
+        :raises ResultsInvalid: if it is anything else.
+        """
+        match returned:
+            case (Status() as status, datetime() as timestamp, list() as points):
+                return cls(status, _aware(timestamp), [_sample(point) for point in points])
+        raise ResultsInvalid(f"status must return (status, timestamp, list), found {reprlib.repr(returned)}")
+
+
+def _sample(point: Any) -> Sample:
+    match point:
+        case (datetime() as timestamp, str() as metric, value):
+            return Sample(_aware(timestamp), metric, value)
+    raise ResultsInvalid(f"telemetry must be (timestamp, metric, value), found {reprlib.repr(point)}")
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 class History(NamedTuple):

@@ -58,6 +58,8 @@ def run(folder: Path, config: dict[str, Any], *options: str) -> subprocess.Compl
         ("environment.class", "LoclaEnv", ["e.json:", "'LoclaEnv'", "did you mean 'LocalEnv'"]),
         ("environment.config.shell_env_params", ["y"], ["e.json:", "no parameter 'y' to export"]),
         ("environment.config.tunable_params", ["h"], ["e.json:", "'h'"]),
+        ("environment.config.run", [{"echo score": 1}], ["e.json:", "found {'echo score': 1}", "quotes"]),
+        ("environment.config.run", ["echo \0"], ["e.json:", "NUL"]),
         (
             "environment.config.telemetry_stdout_patern",
             "x",
@@ -66,7 +68,7 @@ def run(folder: Path, config: dict[str, Any], *options: str) -> subprocess.Compl
         ("environment.config.results_stdout_pattern", "(", ["e.json:", "results_stdout_pattern"]),
         ("environment.config.const_args", {"a": "$nobody"}, ["e.json:", "$nobody is not defined"]),
         ("optimizer", {"name": "random", "points": 3}, ["e.json:", "'points'"]),
-        ("storage", "postgresql://me:hunter2@db/x", ["'postgresql'", "not supported"]),
+        ("storage", "oracle://me:hunter2@db/x", ["'oracle'", "not supported"]),
     ],
 )
 def test_a_mistake_in_the_file_is_told_with_its_place(

@@ -82,7 +82,7 @@ def test_the_migrations_give_the_schema(tmp_path: Path) -> None:
     with made.begin() as connection:
         maintenance.create(connection)
     with migrated.begin() as connection:
-        migrate.upgrade(connection)
+        migrate.upgrade(connection, migrate.load())
     assert _described(migrated) == _described(made)
     with made.connect() as one, migrated.connect() as other:
         queue = "SELECT sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
@@ -94,14 +94,14 @@ def test_the_migrations_give_the_schema(tmp_path: Path) -> None:
 
 
 def test_the_newest_revision_is_the_schemas() -> None:
-    assert migrate._scripts().get_current_head() == schema.REVISION
-    assert schema.REVISION in migrate.revisions()
+    assert migrate.load().get_current_head() == schema.REVISION
+    assert schema.REVISION in migrate.revisions(migrate.load())
 
 
 def _migrate(path: Path) -> None:
     engine = _engine(path)
     with engine.begin() as connection:
-        migrate.upgrade(connection)
+        migrate.upgrade(connection, migrate.load())
     engine.dispose()
 
 
@@ -163,7 +163,7 @@ async def test_an_older_database_is_upgraded_with_its_data(
 async def test_every_released_schema_is_upgraded_with_live_rows(
     url: str, tmp_path: Path, released: str
 ) -> None:
-    """The files hold databases that the released code wrote: finished, failed, released and running trials."""
+    """The files are dumps of databases that the released code wrote, with trials in every state."""
     script = (Path(__file__).parent / "schemas" / f"{released}.sql").read_text(encoding="utf-8")
     await anyio.to_thread.run_sync(_restore, tmp_path / "test.db", script)
     async with open_storage(url) as storage:

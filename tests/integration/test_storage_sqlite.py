@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
@@ -25,7 +26,7 @@ from windtunnel.errors import (
     StorageUnavailable,
 )
 from windtunnel.model import Status
-from windtunnel.storage import Experiment, database, open_storage
+from windtunnel.storage import Experiment, open_storage, sqlite
 from windtunnel.testing.storage_fixtures import (
     LEASE,
     TARGETS,
@@ -206,7 +207,7 @@ async def test_a_lock_that_is_released_in_time_is_survived(path: Path) -> None:
 async def test_patience_goes_beyond_what_sqlite_waits(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(database, "_BUSY_S", 0.01)
+    monkeypatch.setattr(sqlite, "_BUSY_S", 0.01)
     caplog.set_level(logging.DEBUG, "windtunnel.storage")
     async with opened(path) as experiment, anyio.create_task_group() as tasks:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -417,11 +418,11 @@ async def test_a_writer_in_the_way_of_its_trials_is_a_storage_error(path: Path) 
         ("", "expected a URL such as sqlite:///windtunnel.db, found ''"),
         ("test.db", "expected a URL such as sqlite:///windtunnel.db, found 'test.db'"),
         ("sqllite:///test.db", "found one of 'sqllite', which is not supported; did you mean 'sqlite'"),
-        ("postgresql://user:secret@host/db", "found one of 'postgresql', which is not supported"),
+        ("oracle://user:secret@host/db", "found one of 'oracle', which is not supported"),
         ("postgresql://user:secret@host:port/db", r"found 'postgresql://\*\*\*@host:port/db'"),
         ("postgresql//user:secret@host/db", r"found 'postgresql//\*\*\*@host/db'"),
         ("user:se/cret@host", r"found '.*\*\*\*@host'"),
-        ("postgresql://host/db?password=secret", "found one of 'postgresql'"),
+        ("oracle://host/db?password=secret", "found one of 'oracle'"),
         ("sqlite://test.db", "expected three slashes before a relative path"),
         ("sqlite:///test.db?mode=ro", r"takes no options, found \['mode'\]"),
     ],
@@ -479,3 +480,30 @@ async def test_readers_torn_away_at_any_step_give_their_connection_back(
             await tear(steps, experiment)
         assert (await experiment.load()).trial_ids == [1]
         assert experiment._database.in_use == 0
+
+
+async def test_a_heartbeat_does_not_wait_for_a_busy_writer(url: str) -> None:
+    async with (
+        open_storage(url) as storage,
+        storage.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as experiment,
+    ):
+        await experiment.add_trials([new()])
+        trial = await claim_one(experiment)
+        busy, beaten = threading.Event(), threading.Event()
+
+        def hold_up(_connection: object) -> bool:
+            """Keeps the writer's thread busy, before its transaction takes the lock on the file."""
+            busy.set()
+            return beaten.wait(timeout=10)
+
+        channel = storage._database._channel
+        assert isinstance(channel, sqlite.SqliteChannel)
+        async with anyio.create_task_group() as group:
+
+            async def slow() -> None:
+                assert await anyio.to_thread.run_sync(hold_up, None, limiter=channel._thread)
+
+            group.start_soon(slow)
+            await anyio.to_thread.run_sync(busy.wait)
+            assert await experiment.extend("w1", lease=LEASE) == {trial.trial_id: trial.token}
+            beaten.set()

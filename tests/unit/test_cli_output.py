@@ -138,6 +138,12 @@ def test_the_best_configuration_shows_its_spread() -> None:
     assert "±" not in single
 
 
+def test_a_best_configuration_without_tunables_leaves_no_gap() -> None:
+    bare = replace(record(1, {"t": 1.0}), config={})
+    lines = printed(tables.best_block(bare, None, {"t": "min"})).splitlines()
+    assert [line.split()[0] for line in lines] == ["best", "its", "t"]
+
+
 def test_configurations_are_ranked_by_their_means() -> None:
     trials = [
         record(1, {"t": 1.0}, config_id=1),

@@ -160,6 +160,8 @@ FIRST = ("environment", "config", "children", 0)
         (("trials",), 24.0, "trials", "expected an integer, found 24.0"),
         (("trials",), True, "trials", "expected an integer, found true"),
         (("trials",), 0, "trials", "expected at least 1, found 0"),
+        (("repeats",), 10**9, "repeats", "expected at most 10000, found 1000000000"),
+        (("concurrency",), 10**9, "concurrency", "expected at most 100000, found 1000000000"),
         (("repeats",), -1, "repeats", "expected at least 1, found -1"),
         (("concurrency",), [1], "concurrency", "expected an integer, found [1]"),
         (("lease",), "30x", "lease", "expected a duration such as 30s, 5m or 1.5h, found '30x'"),
@@ -230,6 +232,11 @@ def test_a_mistake_is_told_with_its_line_and_the_way_out(
     assert said in str(caught.value)
 
 
+def test_an_objective_needs_a_name() -> None:
+    with pytest.raises(ConfigError, match="expected at least 1 character"):
+        from_mapping({**SMALL, "objectives": {"": "min"}})
+
+
 def test_a_mapping_built_in_code_has_the_path_for_a_line() -> None:
     with pytest.raises(ConfigError) as caught:
         from_mapping({**SMALL, "timeouts": {"run": "never"}})
@@ -273,6 +280,19 @@ def test_a_seed_fits_every_form_of_optimizer(optimizer: object, name: str) -> No
     config = from_mapping(data, overrides={"seed": 4, "trials": None}).config
 
     assert (config.optimizer.name, config.optimizer.seed, config.trials) == (name, 4, 100)
+
+
+def test_a_global_that_the_file_does_not_name_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "small.json"
+    environment = {"class": "MockEnv", "config": {"const_args": {"rows": 1}, "required_args": ["size"]}}
+    file.write_text(json.dumps({**SMALL, "description": "on ${disk}", "environment": environment}))
+    load(file, globals={"rows": 2, "size": 3, "disk": "a", "rowz": 4, "xyzzy": 5})
+    assert sorted(caplog.messages) == [
+        f"{file} names no global 'rowz'; did you mean 'rows'?",
+        f"{file} names no global 'xyzzy'",
+    ]
 
 
 def test_a_wrong_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:

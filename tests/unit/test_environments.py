@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -177,6 +178,8 @@ def test_dotted_paths() -> None:
     ("name", "message"),
     [
         ("MockEnvv", "did you mean 'MockEnv'"),
+        (".MockEnv", "unknown environment class '.MockEnv'; did you mean 'MockEnv'"),
+        ("mock..MockEnv", "unknown environment class 'mock..MockEnv'"),
         ("no_such_package.Env", "no module 'no_such_package'"),
         ("windtunnel.no_such_module.Env", "no module 'windtunnel.no_such_module'"),
         ("windtunnel.environments.mock.MokEnv", "did you mean 'MockEnv'"),
@@ -292,6 +295,17 @@ async def test_an_exception_is_told_with_its_place() -> None:
     assert environment.failure == f"run failed: LookupError: nothing there ({__file__}:{line})"
 
 
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_function_that_exits_ends_its_trial_and_nothing_else(is_async: bool) -> None:
+    async def exits(params: Mapping[str, Any]) -> None:
+        sys.exit("no server")
+
+    result, environment, _ = await outcome(exits if is_async else lambda params: sys.exit("no server"))
+    assert result.status is Status.FAILED
+    assert environment.failure is not None
+    assert environment.failure.startswith("run failed: SystemExit: no server (")
+
+
 async def test_a_cancelled_thread_is_left_and_cannot_emit_any_more() -> None:
     begun, go_on, refused = threading.Event(), threading.Event(), threading.Event()
 
@@ -333,6 +347,8 @@ def test_functions_named_in_files(path: str | None, message: str) -> None:
 def test_a_function_must_take_the_parameters() -> None:
     with pytest.raises(ConfigError, match="must take the parameters"):
         FunctionEnv(name="f", config={}, function=lambda: None)
+    with pytest.raises(ConfigError, match="expected a function, found 5"):
+        FunctionEnv(name="f", config={}, function=cast("Any", 5))
 
 
 # MockEnv

@@ -110,6 +110,8 @@ def test_samples_take_the_time_in_the_line_or_now() -> None:
         ("r.csv", "a,b\n1,2", {"a": 1, "b": 2}),
         ("r.csv", "score\n1.25\n", {"score": 1.25}),
         ("r.csv", "metric,value\n", {}),
+        ("r.csv", 'metric,value\rqps,3\rnote,"two\nlines"\r', {"qps": 3, "note": "two\nlines"}),
+        ("r.csv", "metric,value\nnote,a\u2028b\x0cc\n", {"note": "a\u2028b\x0cc"}),
         ("r.json", '{"qps": 3, "x": 1.5, "s": "t"}', {"qps": 3, "x": 1.5, "s": "t"}),
         ("r.txt", ' {"qps": 3}', {"qps": 3}),
     ],
@@ -140,6 +142,11 @@ def test_results_files(name: str, text: str, metrics: dict[str, Any]) -> None:
 def test_bad_results_files_are_named(name: str, text: str) -> None:
     with pytest.raises(ResultsInvalid, match=rf"results file '{name}'"):
         parse_results(text, name=name)
+
+
+def test_a_column_without_a_name_is_told() -> None:
+    with pytest.raises(ResultsInvalid, match="column 2 has no name"):
+        parse_results("a,\n1,2\n", name="r.csv")
 
 
 @given(st.text(), st.sampled_from(["r.csv", "r.json"]))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from windtunnel.errors import ResultsInvalid
 from windtunnel.storage import values
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 NUMBERS = st.integers() | st.floats(allow_nan=False)
 KEYS = TEXT | st.sampled_from(["$float", "$$float", "$"])
 JSON = st.recursive(
@@ -160,3 +160,17 @@ def test_the_refusal_says_where() -> None:
 
 def test_nothing_stored_is_nothing() -> None:
     assert values.load(None) == {}
+
+
+def test_many_texts_are_loaded_as_one_by_one() -> None:
+    given: list[dict[str, Any]] = [
+        {"a": 1, "b": "ü"},
+        {"a": math.inf},
+        {},
+        {"$float": "x"},
+        {"deep": [{"$float": 1}, -math.inf]},
+    ]
+    texts = [values.dump(one) for one in given]
+    assert values.load_all([*texts, None]) == [*given, None]
+    assert values.load_all(texts[:1]) == given[:1]
+    assert values.load_all([]) == []

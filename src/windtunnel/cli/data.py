@@ -11,12 +11,17 @@ from typing import Any
 from windtunnel.model import TrialRecord
 from windtunnel.storage import ExperimentSummary
 
-__all__ = ["as_json", "experiment_data", "listing_data"]
+__all__ = ["as_json", "as_json_line", "experiment_data", "listing_data"]
 
 
 def as_json(data: object) -> str:
     """JSON text that every parser takes, in ASCII, with a newline at its end."""
     return json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
+
+
+def as_json_line(data: object) -> str:
+    """The same on one line."""
+    return json.dumps(_finite(data), allow_nan=False) + "\n"
 
 
 def listing_data(experiments: Iterable[ExperimentSummary]) -> list[dict[str, Any]]:

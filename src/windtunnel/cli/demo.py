@@ -23,6 +23,7 @@ from windtunnel.cli.conduct import conduct
 from windtunnel.cli.console import make_console
 from windtunnel.cli.data import as_json
 from windtunnel.cli.logs import set_up_logging
+from windtunnel.cli.program import program
 from windtunnel.cli.stored import data_of, place_of, show_command
 from windtunnel.cli.verdict import Verdict, verdict
 from windtunnel.config.build import assemble
@@ -130,7 +131,7 @@ def next_session(name: str, stored: Iterable[ExperimentSummary]) -> str:
 
 def _announce(console: Console, loaded: LoadedConfig, before: Counts) -> None:
     config = loaded.config
-    size = f"{config.trials} trials, {config.concurrency} at once"
+    size = f"{tables.counted(Counts(total=config.trials))}, {config.concurrency} at once"
     console.print(f"Tuning SQLite: {size}", style="bold", soft_wrap=True)
     console.print(_ABOUT.format(Path.cwd()), soft_wrap=True)
     resumed = f"; resuming, so far {tables.counted(before)}" if before.total else ""
@@ -159,7 +160,7 @@ def _next_steps(experiment_id: str, storage: str) -> list[RenderableType]:
     steps = {
         "See more of it:": show_command(experiment_id, storage),
         "Make it yours; copy this file with the script beside it, and change what you like:": (
-            f"windtunnel run {shlex.quote(str(EXAMPLE))}"
+            f"{program()} run {shlex.quote(str(EXAMPLE))}"
         ),
     }
     lines: list[RenderableType] = []

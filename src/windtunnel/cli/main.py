@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from windtunnel.cli import DEFAULT_STORAGE
+from windtunnel.cli import DEFAULT_STORAGE, db, edit
 
 __all__ = ["app", "main"]
 
+_WORKER = "AnyIO worker thread"
+_THREADS_LIMIT_S = 0.5
 _STORAGE = "Database to use, such as sqlite:///runs.db."
 
 app = typer.Typer(
@@ -138,6 +143,9 @@ def show(
     newest: Annotated[
         int, typer.Option(min=0, metavar="N", help="How many trials the table shows; the JSON has all.")
     ] = 20,
+    trial: Annotated[
+        int | None, typer.Option(metavar="N", help="Show all that is kept about this trial instead.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Show one experiment: its best configurations, its trials and its last failure.
@@ -146,9 +154,15 @@ def show(
     Examples:
       windtunnel show my-experiment
       windtunnel show my-experiment --storage sqlite:///runs.db --json
+      windtunnel show my-experiment --trial 7
 
     In the JSON, times are ISO 8601 in UTC, and nan and infinity are null.
     """
+    if trial is not None:
+        from windtunnel.cli.story import show_trial
+
+        show_trial(experiment, trial, storage, as_data=as_json)
+        return
     from windtunnel.cli.stored import show_experiment
 
     show_experiment(experiment, storage, as_data=as_json, newest=newest)
@@ -194,6 +208,70 @@ def demo(
     raise typer.Exit(run_demo(overrides=overrides, as_data=as_json, verbosity=verbose))
 
 
+edit.register(app)
+db.register(app)
+
+
+class Format(enum.StrEnum):
+    """What ``export`` writes."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+@app.command()
+def export(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.")],
+    form: Annotated[
+        Format, typer.Option("--format", help="Parquet needs windtunnel[arrow] and --output.")
+    ] = Format.CSV,
+    telemetry: Annotated[
+        bool, typer.Option("--telemetry", help="One row a point of telemetry, not one a trial.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: stdout.")
+    ] = None,
+    storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = DEFAULT_STORAGE,
+) -> None:
+    """Write an experiment's trials, or its telemetry, for other programs.
+
+    One row a trial, with a column for each tunable (config.NAME) and each metric (result.NAME), which are
+    objects in JSONL. Telemetry is of every attempt.
+
+    \b
+    Examples:
+      windtunnel export my-experiment > trials.csv
+      windtunnel export my-experiment --format jsonl | jq .result
+      windtunnel export my-experiment --format parquet --telemetry --output telemetry.parquet
+
+    Times are ISO 8601 in UTC. In JSONL, nan and infinity are null.
+    """
+    from windtunnel.cli.export import export_experiment
+
+    export_experiment(experiment, storage, form=form.value, telemetry=telemetry, output=output)
+
+
+@app.command()
+def merge(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the one that learns.")],
+    others: Annotated[list[str], typer.Argument(metavar="OTHER", help="Ids of those it learns from.")],
+    storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = DEFAULT_STORAGE,
+) -> None:
+    """Let an experiment learn from the trials of others, when it is run next.
+
+    They need the same objectives and a tunable in common. Nothing is copied, so trials that are added there
+    later count as well. Merging again changes nothing.
+
+    \b
+    Example:
+      windtunnel merge my-experiment experiment-of-last-week
+    """
+    from windtunnel.cli.merge import merge_experiments
+
+    merge_experiments(experiment, others, storage)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -209,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from windtunnel.cli.errors import report
 
         code = report(error)
-    return _flushed(code)
+    return _left(_flushed(code))
 
 
 def _called(arguments: Sequence[str] | None) -> int:
@@ -231,6 +309,20 @@ def _flushed(code: int) -> int:
         except OSError:
             # The interpreter flushes once more when it ends, and would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+def _left(code: int) -> int:
+    """Leave behind what cannot be stopped: a plain function in its thread, a view of a paused terminal.
+
+    The interpreter would wait for them, though everything they were for is over and stored.
+    """
+    deadline = time.monotonic() + _THREADS_LIMIT_S
+    workers = [thread for thread in threading.enumerate() if thread.name == _WORKER]
+    for thread in workers:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in workers):
+        os._exit(code)
     return code
 
 

@@ -61,6 +61,7 @@ def run_file(
     """
     console = _console(sys.stderr if as_data else sys.stdout, verbosity)
     loaded = load(file, overrides=overrides, globals=names)
+    _make_importable(file.absolute().parent)
     # An environment in this process may print; that must not get between the JSON.
     quiet = contextlib.redirect_stdout(sys.stderr) if as_data else contextlib.nullcontext()
     with quiet:
@@ -70,6 +71,12 @@ def run_file(
             sys.stdout.write(as_json(ended.data))
         console.print(ended.story, soft_wrap=True)
     return ended.judged.exit_code
+
+
+def _make_importable(directory: Path) -> None:
+    """Let dotted paths name modules in it. It comes last: scripts there hide nothing that is installed."""
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))
 
 
 def _console(stream: Any, verbosity: int) -> Console:
@@ -95,7 +102,7 @@ async def _conduct(assembly: Assembly, loaded: LoadedConfig, console: Console) -
     config, (scheduler, experiment) = loaded.config, assembly
     before = await experiment.counts()
     resumed = f"; resuming, so far {tables.counted(before)}" if before.total else ""
-    size = f"{config.trials} trials, {config.concurrency} at once"
+    size = f"{tables.counted(Counts(total=config.trials))}, {config.concurrency} at once"
     line = f"{plain(config.experiment)}: {size}, in {place_of(config.storage)}{resumed}"
     with contextlib.suppress(OSError):
         console.print(Text(line, style="dim"), soft_wrap=True)
@@ -109,11 +116,14 @@ async def _story(
 ) -> RenderableType:
     """The counts, the best configuration, what went wrong, and how to see more."""
     counts, best = await experiment.counts(), summary.best
+    name, target = plain(experiment.experiment_id), loaded.config.trials
+    is_exhausted = counts.total < target and not summary.interrupted
     parts: list[RenderableType] = []
     if counts == before and not judged.interrupted:
-        parts += [
-            f"nothing to do: {plain(experiment.experiment_id)} is complete; ask for more with --trials N"
-        ]
+        more = "" if is_exhausted else "; ask for more with --trials N"
+        parts += [f"nothing to do: {name} is complete{more}"]
+    if is_exhausted:
+        parts += [f"{counts.total} of {target} trials: the optimizer has no more configurations to propose"]
     parts += [Text(tables.counted(counts), style="bold")]
     if best is not None:
         repeats = [trial async for trial in experiment.trials(config_id=best.config_id)]
@@ -122,8 +132,8 @@ async def _story(
     failure = await experiment.last_failure() if summary.failed else None
     if failure is not None:
         parts += [tables.failure_block(failure)]
-    more = show_command(experiment.experiment_id, loaded.config.storage)
-    return Group(*parts, *_problem(judged), Text(f"more: {more}", style="dim"))
+    command = show_command(experiment.experiment_id, loaded.config.storage)
+    return Group(*parts, *_problem(judged), Text(f"more: {command}", style="dim"))
 
 
 def _problem(judged: Verdict) -> list[RenderableType]:

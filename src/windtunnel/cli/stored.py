@@ -18,13 +18,14 @@ from windtunnel.cli import DEFAULT_STORAGE, tables
 from windtunnel.cli.console import make_console
 from windtunnel.cli.data import as_json, experiment_data, listing_data
 from windtunnel.cli.logs import set_up_logging
+from windtunnel.cli.program import program
 from windtunnel.cli.ranking import ConfigurationStats, ranked
 from windtunnel.cli.words import plain
 from windtunnel.errors import StorageUnavailable
 from windtunnel.model import TrialRecord
 from windtunnel.storage import Experiment, ExperimentSummary, open_storage
 
-__all__ = ["data_of", "list_experiments", "place_of", "show_command", "show_experiment"]
+__all__ = ["check_exists", "data_of", "list_experiments", "place_of", "show_command", "show_experiment"]
 
 _BEST = 10
 _PATIENCE = timedelta(seconds=3)
@@ -37,7 +38,7 @@ def list_experiments(storage: str, *, as_data: bool) -> None:
     :raises WindtunnelError: if the database does not exist or cannot be used.
     """
     set_up_logging(make_console(sys.stderr))
-    _check_exists(storage)
+    check_exists(storage)
     experiments = anyio.run(_experiments, storage)
     if as_data:
         sys.stdout.write(as_json(listing_data(experiments)))
@@ -63,7 +64,7 @@ def show_experiment(experiment_id: str, storage: str, *, as_data: bool, newest: 
     :raises NotFound: if there is none with this id.
     """
     set_up_logging(make_console(sys.stderr))
-    _check_exists(storage)
+    check_exists(storage)
     if as_data:
         sys.stdout.write(as_json(anyio.run(_data, experiment_id, storage)))
     else:
@@ -117,7 +118,7 @@ async def _described(experiment_id: str, storage: str, newest: int) -> Renderabl
 def show_command(experiment_id: str, storage: str) -> str:
     """The command that shows this experiment; never with a password."""
     where = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(place_of(storage))}"
-    return f"windtunnel show {shlex.quote(plain(experiment_id))}{where}"
+    return f"{program()} show {shlex.quote(plain(experiment_id))}{where}"
 
 
 def place_of(storage: str) -> str:
@@ -128,7 +129,7 @@ def place_of(storage: str) -> str:
         return "the database"
 
 
-def _check_exists(storage: str) -> None:
+def check_exists(storage: str) -> None:
     """:raises StorageUnavailable: if it is a file that does not exist; looking must not make one."""
     try:
         url = make_url(storage)

@@ -27,17 +27,17 @@ _STYLES: Mapping[Status, str] = {
 
 
 def listing(experiments: Sequence[ExperimentSummary]) -> Table:
-    """One row for each experiment."""
-    table = _table(
-        "experiment", ">trials", ">pending", ">running", ">succeeded", ">failed", ">canceled", "best"
-    )
+    """One row for each experiment. What is left is pending, running, or canceled and run again on resume."""
+    table = _table("experiment", ">trials", ">succeeded", ">failed", ">left", "best")
     for one in experiments:
         counts, failed = one.counts, one.counts.failed + one.counts.timed_out
+        left = counts.pending + counts.running + counts.canceled
         table.add_row(
             Text(words.plain(one.experiment_id), style="bold"),
-            *(str(n) for n in (counts.total, counts.pending, counts.running, counts.succeeded)),
+            str(counts.total),
+            str(counts.succeeded),
             Text(str(failed), style="red" if failed else ""),
-            str(counts.canceled),
+            str(left),
             Text(_best(one)),
         )
     return table
@@ -87,12 +87,13 @@ def best_block(
         rows.add_row(
             Text(f"  {words.plain(metric)}", style=style), Text(shown, style=style), Text(wanted, style="dim")
         )
-    return Group(head, grid, Text("its metrics", style="bold"), rows)
+    parts: list[RenderableType] = [head, grid] if best.config else [head]
+    return Group(*parts, Text("its metrics", style="bold"), rows)
 
 
 def ranking(stats: Sequence[ConfigurationStats], objectives: Mapping[str, str]) -> Table:
     """The best configurations, with the means of the objectives."""
-    table = _table(">configuration", ">trials", *(f">{name}" for name in objectives), "tunables")
+    table = _table(">config", ">trials", *(f">{name}" for name in objectives), "tunables")
     for one in stats:
         values = (Text(one.described(name)) for name in objectives)
         table.add_row(str(one.config_id), str(one.trials), *values, Text(words.assignments(one.config)))
@@ -101,7 +102,7 @@ def ranking(stats: Sequence[ConfigurationStats], objectives: Mapping[str, str]) 
 
 def trials_table(trials: Iterable[TrialRecord], objectives: Mapping[str, str]) -> Table:
     """One row for each trial."""
-    table = _table(">trial", ">configuration", "status", ">attempt", "host", ">took", "result")
+    table = _table(">trial", ">config", "status", ">attempt", "host", ">took", "result")
     for one in trials:
         took = (one.ended - one.started).total_seconds() if one.started and one.ended else None
         table.add_row(
@@ -133,7 +134,7 @@ def failure_block(failure: TrialRecord) -> RenderableType:
 
 def _table(*columns: str) -> Table:
     """``>`` before a name aligns its column to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         right = column.startswith(">")
         table.add_column(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
+
+import anyio.to_thread
 
 from windtunnel.config.load import LoadedConfig
 from windtunnel.environments import Environment
@@ -12,13 +15,13 @@ from windtunnel.errors import ConfigError
 from windtunnel.optimizers import Optimizer, make_optimizer
 from windtunnel.protocols import LocalExec, Services
 from windtunnel.scheduling import Host, Scheduler
+from windtunnel.scheduling.facts import gather
+from windtunnel.scheduling.hosts import MakeEnvironment
 from windtunnel.scheduling.policy import configurations_tried
 from windtunnel.services.local_exec import LocalExecService
 from windtunnel.storage import Experiment, Storage, open_storage
 
-__all__ = ["Assembly", "MakeEnvironment", "assemble"]
-
-MakeEnvironment = Callable[[Host, int], Environment]
+__all__ = ["Assembly", "assemble"]
 
 
 class Assembly(NamedTuple):
@@ -43,7 +46,7 @@ async def assemble(
     make = make_environment or _environment_maker(loaded)
     try:
         make(Host(), 1)  # a description that cannot work is refused before anything is touched
-        _make_optimizer(loaded, asked=0)
+        await _optimizer(loaded, asked=0)
     except ConfigError as exc:
         raise loaded.locate(exc) from None
     async with AsyncExitStack() as stack:
@@ -59,16 +62,18 @@ async def assemble(
                 opt_targets=config.objectives,
             )
         )
+        source = loaded.document.source if loaded.document else None
         tried = configurations_tried((await experiment.counts()).total, config.repeats)
         scheduler = Scheduler(
             experiment=experiment,
-            optimizer=_make_optimizer(loaded, asked=tried),
+            optimizer=await _optimizer(loaded, asked=tried),
             make_environment=make,
             hosts=(Host(slots=config.concurrency),),
             trials=config.trials,
             repeats=config.repeats,
             timeouts=config.timeouts.as_timeouts(),
             lease=config.lease,
+            facts=await anyio.to_thread.run_sync(gather, source),
         )
         yield Assembly(scheduler, experiment)
 
@@ -91,6 +96,11 @@ def _environment_maker(loaded: LoadedConfig) -> MakeEnvironment:
             raise exc.within("environment") from None
 
     return make
+
+
+async def _optimizer(loaded: LoadedConfig, *, asked: int) -> Optimizer:
+    """Made in a worker thread, where it will work: loading its engine can take seconds."""
+    return await anyio.to_thread.run_sync(partial(_make_optimizer, loaded, asked=asked))
 
 
 def _make_optimizer(loaded: LoadedConfig, *, asked: int) -> Optimizer:

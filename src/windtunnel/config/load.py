@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,8 @@ from windtunnel.errors import ConfigError
 from windtunnel.options import nearest, parse_options, shown
 
 __all__ = ["LoadedConfig", "from_mapping", "load", "parse_global"]
+
+logger = logging.getLogger(__name__)
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _OVERRIDABLE: Mapping[str, tuple[str, ...]] = {
@@ -61,6 +64,7 @@ def load(
     document = read_document(path)
     changes = _checked(overrides)
     given = check_globals(globals)
+    _warn_of_unused(given, document)
     try:
         return _compose(document.data, Path(path).absolute().parent, changes, given, document)
     except ConfigError as exc:
@@ -84,6 +88,28 @@ def from_mapping(
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"expected a mapping of options, found {shown(mapping)}")
     return _compose(mapping, Path(directory).absolute(), _checked(overrides), check_globals(globals), None)
+
+
+def _warn_of_unused(given: Mapping[str, object], document: Document) -> None:
+    """A global that the file does not name is misspelt, or for a class of the user's own to know."""
+    words = set(_words(document.data))
+    for name in sorted(given.keys() - words):
+        hint = nearest(name, words)
+        logger.warning(
+            "%s names no global %r%s", document.source, name, hint if "did you mean" in hint else ""
+        )
+
+
+def _words(value: object) -> Iterator[str]:
+    """Every word in the keys and texts of ``value``."""
+    if isinstance(value, str):
+        yield from re.findall(r"[A-Za-z_]\w*", value)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (*_words(key), *_words(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _words(inner)
 
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")

@@ -17,6 +17,8 @@ __all__ = ["EnvironmentConfig", "ExperimentConfig", "OptimizerConfig", "Timeouts
 
 _DEFAULTS = Timeouts()
 
+Name = Annotated[str, Field(min_length=1)]
+
 
 def _check_id(value: str) -> str:
     if not value.isprintable() or value != value.strip():
@@ -109,12 +111,12 @@ class ExperimentConfig(Options):
         description="id; running the same id again resumes it"
     )
     description: str = Field(default="", description="for people; default empty")
-    objectives: dict[str, Direction] = Field(
+    objectives: dict[Name, Direction] = Field(
         min_length=1, description="metric → min or max, most important first"
     )
     trials: Count = Field(default=100, description="how many, repeats counted; default 100")
-    repeats: Count = Field(default=1, description="runs of each configuration; default 1")
-    concurrency: Count = Field(default=1, description="trials at once; default 1")
+    repeats: Count = Field(default=1, le=10_000, description="runs of each configuration; default 1")
+    concurrency: Count = Field(default=1, le=100_000, description="trials at once; default 1")
     timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
     lease: Annotated[Duration, AfterValidator(_check_lease)] = Field(
         default=timedelta(seconds=30),

@@ -55,6 +55,11 @@ class Environment(ABC):
 
     options_class: ClassVar[type[CommonOptions]] = CommonOptions
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.run is not Environment.run and cls._run is Environment._run:
+            cls._run = cls.run  # type: ignore[method-assign]  # it runs by itself and has nothing to fill in
+
     @classmethod
     def new(
         cls,
@@ -137,7 +142,8 @@ class Environment(ABC):
     @property
     def is_polled(self) -> bool:
         """Whether calling ``status`` during a run can bring anything."""
-        return type(self)._status is not Environment._status  # noqa: SLF001 - our own
+        mine, plain = type(self), Environment
+        return mine._status is not plain._status or mine.status is not plain.status  # noqa: SLF001 - our own
 
     @property
     def is_clean(self) -> bool:
@@ -193,7 +199,7 @@ class Environment(ABC):
             return RunResult(Status.PENDING, utc_now(), None)
         self._running, self._failure = True, None
         try:
-            return await self._run()
+            return RunResult.of(await self._run())
         except EnvironmentFailed as exc:
             self._failure = str(exc)
             return RunResult(
@@ -204,7 +210,7 @@ class Environment(ABC):
 
     async def status(self) -> StatusReport:
         """The state now, with the telemetry that came since the last call and went to no sink."""
-        report = await self._status()
+        report = StatusReport.of(await self._status())
         buffered = list(self._buffer)
         self._buffer.clear()
         return report._replace(telemetry=buffered + report.telemetry)

@@ -69,7 +69,7 @@ class FunctionEnv(Environment):
                 returned = await self._function(params)
         except WindtunnelError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:  # a benchmark that exits is over, we are not
             raise EnvironmentFailed(f"run failed: {described(exc)}") from exc
         return RunResult(Status.SUCCEEDED, utc_now(), _metrics(returned))
 
@@ -121,7 +121,12 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 def _takes_emit(function: Callable[..., Any]) -> bool:
-    """Whether it takes a second argument."""
+    """Whether it takes a second argument.
+
+    :raises ConfigError: if it takes none at all, or is no function.
+    """
+    if not callable(function):
+        raise ConfigError(f"expected a function, found {shown(function)}")
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some builtins do not tell

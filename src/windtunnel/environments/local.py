@@ -22,7 +22,7 @@ from windtunnel.environments.base import TRIAL_PARAMETERS, CommonOptions, Enviro
 from windtunnel.environments.results import LinePattern, Metric, parse_results, parse_telemetry
 from windtunnel.errors import CommandFailed, ConfigError, EnvironmentFailed, ResultsInvalid, ends_of_output
 from windtunnel.model import RunResult, Sample, Status, utc_now
-from windtunnel.options import as_text, nearest
+from windtunnel.options import as_text, nearest, shown
 from windtunnel.protocols import LineHandler, LocalExec, LocalSession, Output, ScriptResult
 
 __all__ = ["LocalEnv", "LocalOptions"]
@@ -40,13 +40,24 @@ def _as_lines(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _check_line(value: object) -> object:
+    if isinstance(value, Mapping):
+        raise ValueError(  # noqa: TRY004 - pydantic collects it
+            f"expected a shell line, found {shown(value)}; in YAML, a line with ': ' in it needs quotes"
+        )
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"a shell line cannot hold a NUL character, found {shown(value)}")
+    return value
+
+
 def _check_variable(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"expected a name for an environment variable, found {name!r}")
     return name
 
 
-Lines = Annotated[tuple[str, ...], BeforeValidator(_as_lines)]
+Line = Annotated[str, BeforeValidator(_check_line)]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(_as_lines)]
 Variable = Annotated[str, AfterValidator(_check_variable)]
 Pattern = Annotated[
     LinePattern, BeforeValidator(lambda value: LinePattern(value) if isinstance(value, str) else value)

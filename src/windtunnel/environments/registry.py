@@ -32,7 +32,7 @@ def environment_class(name: str) -> type[Environment]:
     """
     if name in SHORT_NAMES:
         found = getattr(importlib.import_module(SHORT_NAMES[name]), name)
-    elif "." in name:
+    elif "." in name and all(name.replace(":", ".").split(".")):
         found = imported(name.replace(":", "."))
     else:
         hint = nearest(name, SHORT_NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -106,7 +107,9 @@ def parse_results(text: str, *, name: str) -> dict[str, Metric]:
         return _from_json(text, name)
     try:
         rows = [
-            [cell.strip() for cell in row] for row in csv.reader(text.splitlines(), strict=True) if any(row)
+            [cell.strip() for cell in row]
+            for row in csv.reader(io.StringIO(text, newline=""), strict=True)
+            if any(row)
         ]
     except csv.Error as exc:
         raise ResultsInvalid(f"results file {name!r} is not a CSV: {exc}; expected {_FORMS}") from None
@@ -141,10 +144,15 @@ def _long(rows: Iterable[list[str]], name: str) -> Iterator[tuple[str, Metric]]:
 
 
 def _wide(header: list[str], rows: list[list[str]], name: str) -> dict[str, Metric]:
-    if len(rows) != 1 or len(rows[0]) != len(header) or not all(header):
+    if len(rows) != 1:
         found = f"columns {shown(header)} and {len(rows)} rows"
-        if len(rows) == 1:
-            found = f"{len(header)} columns and {len(rows[0])} values"
+    elif len(rows[0]) != len(header):
+        found = f"{len(header)} columns and {len(rows[0])} values"
+    elif not all(header):
+        found = f"that column {header.index('') + 1} has no name"
+    else:
+        found = ""
+    if found:
         raise ResultsInvalid(f"results file {name!r}: found {found}; expected {_FORMS}")
     return {metric: parse_number(value) for metric, value in zip(header, rows[0], strict=True)}
 

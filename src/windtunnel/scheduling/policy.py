@@ -65,6 +65,6 @@ def _problem(name: str, metrics: Mapping[str, Any]) -> str | None:
     value = metrics[name]
     try:
         finite = not isinstance(value, str | bool) and math.isfinite(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         finite = False
     return None if finite else f"the objective {name!r} must be a finite number, found {value!r}"

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from windtunnel.errors import OptimizerError, ResultsInvalid, StaleTrial, StorageError
+from windtunnel.concurrency import Signal, first_error
+from windtunnel.errors import (
+    ConfigError,
+    NotFound,
+    OptimizerError,
+    ResultsInvalid,
+    StaleTrial,
+    StorageError,
+    TrialAlreadyFinished,
+)
 from windtunnel.events import (
     EventBus,
     TelemetryRecorded,
     TrialAdded,
     TrialClaimed,
     TrialFinished,
+    TrialRetried,
     TrialStarted,
 )
-from windtunnel.model import History, NewTrial, RunResult, Sample, Status, Summary, Timeouts, Trial, utc_now
+from windtunnel.model import NewTrial, RunResult, Sample, Status, Summary, Timeouts, Trial, utc_now
 from windtunnel.optimizers.base import Optimizer
 from windtunnel.scheduling import policy
+from windtunnel.scheduling.held import Held, HeldTrials
 from windtunnel.scheduling.hosts import Host, MakeEnvironment, Slot, SlotPool
 from windtunnel.scheduling.leases import certainly_dead, new_owner
+from windtunnel.scheduling.proposer import Proposer
 from windtunnel.scheduling.runner import Outcome, TrialRunner
 from windtunnel.storage import INTERRUPTED, Experiment
 from windtunnel.telemetry import Recorder, TrialSink
-from windtunnel.tunables import TunableGroups
 
 __all__ = ["Scheduler"]
 
@@ -38,36 +49,26 @@ logger = logging.getLogger(__name__)
 _IDLE_POLL_S = 0.5
 """How often free slots look for trials nobody told of: expired leases, trials due later."""
 
-
 _CLAIM_LIMIT = 250
 """Trials started in one go: more would keep the event loop from everything else for too long."""
 
+_SHORTEST = timedelta(milliseconds=1)
 
-class _Signal:
-    """Wakes the one task that waits for it; a wake-up that comes early is kept."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def set(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-        self._event = anyio.Event()
+_REFUSALS = (StaleTrial, TrialAlreadyFinished, NotFound)
+"""A trial that is not ours any more: its outcome is not wanted, nobody else is concerned."""
 
 
-@dataclass(slots=True)
-class _Running:
+class _Ended(NamedTuple):
+    """A trial that has run, until its outcome is stored."""
+
     trial: Trial
-    scope: anyio.CancelScope
-    leased_at: float
-    lost: bool = False
-    ending: bool = False
+    outcome: Outcome
+    host: str
+    sink: TrialSink
 
 
 class Scheduler:
-    """Drives one experiment. Everything it starts ends inside ``await scheduler.run()``.
+    """Drives one experiment, once. Everything it starts ends inside ``await scheduler.run()``.
 
     :param experiment: where trials are kept.
     :param optimizer: proposes configurations; called in a worker thread, one call at a time.
@@ -76,6 +77,8 @@ class Scheduler:
     :param trials: how many trials the experiment shall have, over all its sessions and repeats.
     :param repeats: trials a configuration.
     :param lease: how long a trial stays ours without a heartbeat.
+    :param facts: of this machine and these programs, kept with the trials.
+    :raises ConfigError: if a number makes no sense.
     """
 
     def __init__(
@@ -90,12 +93,18 @@ class Scheduler:
         timeouts: Timeouts | None = None,
         lease: timedelta = timedelta(seconds=30),
         poll_period: timedelta = timedelta(seconds=1),
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.owner = ""
         self.events = EventBus()
         self._experiment = experiment
-        self._optimizer = optimizer
+        self._proposer = Proposer(optimizer, experiment.tunables)
         self._slots = SlotPool(hosts, make_environment)
+        _check("trials", trials, 0)
+        _check("repeats", repeats, 1)
+        _check("slots", self._slots.size, 1)
+        _check("lease", lease, _SHORTEST)
+        self._facts = facts or {}
+        _check("poll_period", poll_period, _SHORTEST)
         self._trials = trials
         self._repeats = repeats
         self._lease = lease
@@ -103,16 +112,22 @@ class Scheduler:
             timeouts=timeouts or Timeouts(), objectives=experiment.opt_targets, poll_period=poll_period
         )
         self._recorder = Recorder(experiment.record_many, recorded=self._telemetry_recorded)
-        self._running: dict[int, _Running] = {}
-        self._untold: list[tuple[Trial, RunResult]] = []
-        self._work = _Signal()
-        self._demand = _Signal()
+        self._held = HeldTrials(experiment, lease, retried=self._retried)
+        self._work = Signal()
+        self._demand = Signal()
+        self._halt = anyio.Event()
         self._total = 0
         self._pending = 0
         self._looked = 0.0
         self._exhausted = False
         self._stopping = False
-        self._problem: Exception | None = None
+        self._unstored: list[_Ended] = []
+        self._in_doubt = False
+
+    @property
+    def owner(self) -> str:
+        """This worker's name in the database; empty before it runs."""
+        return self._held.owner
 
     async def run(self) -> Summary:
         """Run trials until there are as many as asked for, or ``stop`` is called.
@@ -126,23 +141,22 @@ class Scheduler:
         """
         try:
             await self._pick_up()
-            async with anyio.create_task_group() as helpers:
-                helpers.start_soon(self._recorder.run, name="recorder")
-                helpers.start_soon(self._heartbeat, name="heartbeat")
-                helpers.start_soon(self._watch_leases, name="lease watch")
-                helpers.start_soon(self._suggest, name="suggester")
-                async with anyio.create_task_group() as trials:
-                    await self._dispatch(trials)
-                helpers.cancel_scope.cancel()
+            try:
+                await self._run_trials()
+            finally:
+                if self._unstored or self._in_doubt:
+                    await self._settle()
         except BaseExceptionGroup as group:
-            raise _first_of(group) from group
+            error = first_error(group)
+            raise error from error.__cause__
         finally:
             self.events.close()
-        if self._problem is not None:
-            raise OptimizerError(
-                f"the optimizer failed after {self._total} trials: "
-                f"{type(self._problem).__name__}: {self._problem}"
-            ) from self._problem
+        if not self._stopping:
+            await self._proposer.learn()
+        problem = self._proposer.problem
+        if problem is not None:
+            said = f"the optimizer failed after {self._total} trials: {type(problem).__name__}: {problem}"
+            raise OptimizerError(said) from problem
         return await self._summary()
 
     def stop(self) -> None:
@@ -150,54 +164,75 @@ class Scheduler:
         if self._stopping:
             self._runner.cut_grace()
         self._stopping = True
-        for running in self._running.values():
-            running.scope.cancel()
+        self._halt.set()
         self._work.set()
+
+    async def _run_trials(self) -> None:
+        upkeep = anyio.CancelScope(shield=True)
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(self._keep_up, upkeep, name="upkeep")
+            helpers.start_soon(self._suggest, name="suggester")
+            try:
+                # All in child tasks: what asyncio itself cancels is the task that waits here, whatever it
+                # has shielded, and a claim must not be cut off from what becomes of it.
+                async with anyio.create_task_group() as trials:
+                    trials.start_soon(self._cancel_when_halted, name="canceller")
+                    trials.start_soon(self._dispatch, trials, name="dispatcher")
+            finally:
+                upkeep.cancel()
+            helpers.cancel_scope.cancel()
+
+    async def _keep_up(self, scope: anyio.CancelScope) -> None:
+        """What running trials need until the last has been torn down, also after they were cancelled."""
+        with scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._recorder.run, name="recorder")
+                tasks.start_soon(self._held.heartbeat, name="heartbeat")
+                tasks.start_soon(self._held.watch, name="lease watch")
 
     # Beginning
 
     async def _pick_up(self) -> None:
         """Learn what earlier sessions did and queue again what they left."""
-        self.owner = await anyio.to_thread.run_sync(new_owner)
+        self._held.owner = await anyio.to_thread.run_sync(new_owner)
+        await self._experiment.begin_session(self.owner, self._facts)
         requeued = await self._experiment.recover(certainly_dead)
         if requeued:
             logger.info("%d interrupted trials are queued again", requeued, extra={"action": "requeued"})
         counts = await self._experiment.counts()
         self._total, self._pending = counts.total, counts.pending
-        if self._optimizer.learns and counts.total:
-            await self._in_thread(self._optimizer.tell, await self._experiment.load())
+        if self._proposer.learns and counts.total:
+            await self._proposer.tell(await self._experiment.load())
 
     # Suggesting
 
     async def _suggest(self) -> None:
-        """Keep enough trials stored for the slots."""
-        while self._total < self._trials and not self._exhausted:
-            due = policy.suggestions_due(
-                total=self._total,
-                budget=self._trials,
-                pending=self._pending,
-                free=self._slots.free,
-                concurrency=self._slots.size,
-                repeats=self._repeats,
-                learns=self._optimizer.learns,
-            )
-            if due == 0:
+        """Keep enough trials stored for the slots, and an optimizer that learns up to date."""
+        while not self._halt.is_set() and (self._wants_more or self._proposer.learns):
+            due = self._suggestions_due() if self._wants_more else 0
+            if due:
+                suggestions = await self._proposer.ask(due)
+                await self._add([NewTrial(tunables=one) for one in suggestions for _ in range(self._repeats)])
+                self._exhausted = not suggestions
+                self._work.set()
+            else:
+                await self._proposer.learn()
                 await self._demand.wait()
-                continue
-            suggestions = await self._ask(due)
-            await self._add([NewTrial(tunables=one) for one in suggestions for _ in range(self._repeats)])
-            self._exhausted = not suggestions
-            self._work.set()
 
-    async def _ask(self, count: int) -> list[TunableGroups]:
-        """New suggestions; none from an optimizer that fails, whose error is told at the end."""
-        try:
-            await self._tell()
-            suggestions: list[TunableGroups] = await self._in_thread(self._optimizer.ask, count)
-        except Exception as exc:  # noqa: BLE001 - whatever an engine raises
-            self._problem = exc
-            return []
-        return suggestions
+    @property
+    def _wants_more(self) -> bool:
+        return not self._exhausted and self._total < self._trials
+
+    def _suggestions_due(self) -> int:
+        return policy.suggestions_due(
+            total=self._total,
+            budget=self._trials,
+            pending=self._pending,
+            free=self._slots.free,
+            concurrency=self._slots.size,
+            repeats=self._repeats,
+            learns=self._proposer.learns,
+        )
 
     async def _add(self, new: list[NewTrial]) -> None:
         added = await self._experiment.add_trials(new, at_most=self._trials)
@@ -210,105 +245,105 @@ class Scheduler:
             for trial in added:
                 self.events.publish(TrialAdded(trial))
 
-    async def _tell(self) -> None:
-        """Tell the optimizer what has finished since it was last told, in the order of completion."""
-        if not self._untold:
-            return
-        done, self._untold = self._untold, []
-        history = History(
-            [trial.trial_id for trial, _ in done],
-            [dict(trial.tunables) for trial, _ in done],
-            [result.metrics for _, result in done],
-            [result.status for _, result in done],
-        )
-        await self._in_thread(self._optimizer.tell, history)
-
-    @staticmethod
-    async def _in_thread(function: Any, argument: Any) -> Any:
-        """Call the optimizer where it does not block the loop; one task owns it, so calls never overlap."""
-        return await anyio.to_thread.run_sync(function, argument)
-
     # Claiming and running
 
     async def _dispatch(self, tasks: TaskGroup) -> None:
         """Claim trials for free slots until nothing is left to run."""
-        while not self._stopping:
-            due = self._pending > 0 or anyio.current_time() - self._looked >= _IDLE_POLL_S
-            if due and self._slots.free > 0 and await self._claim(tasks):
-                continue
-            if self._may_be_complete and await self._nothing_left():
-                return
-            with anyio.move_on_after(_IDLE_POLL_S):
-                await self._work.wait()
+        try:
+            while not self._halt.is_set():
+                due = self._pending > 0 or anyio.current_time() - self._looked >= _IDLE_POLL_S
+                if due and self._slots.free > 0 and await self._claim(tasks):
+                    continue
+                if not self._held and not self._wants_more and await self._nothing_left():
+                    return
+                with anyio.move_on_after(_IDLE_POLL_S):
+                    await self._work.wait()
+        finally:
+            self._halt.set()
 
     async def _claim(self, tasks: TaskGroup) -> list[Trial]:
         self._looked = now = anyio.current_time()
         limit = min(self._slots.free, _CLAIM_LIMIT)
-        claimed = await self._experiment.claim(self.owner, limit=limit, lease=self._lease)
+        self._held.claiming = True
+        try:
+            claimed = await self._experiment.claim(self.owner, limit=limit, lease=self._lease)
+        except StorageError:
+            self._in_doubt = True  # it may have been committed all the same
+            raise
+        finally:
+            self._held.claiming = False
         # Fewer than there should be: others took them, or they are due later; the idle poll counts again.
         self._pending = max(0, self._pending - len(claimed)) if claimed else 0
         for trial in claimed:
-            if trial.trial_id in self._running:  # released by somebody else in our name
-                self._lose(self._running[trial.trial_id])
-            running = _Running(trial, anyio.CancelScope(), leased_at=now)
-            self._running[trial.trial_id] = running
+            held = self._held.add(trial, leased_at=now)
             if self.events.is_heard:
                 self.events.publish(TrialClaimed(trial))
-            tasks.start_soon(self._one, running, self._slots.take(), name=f"trial {trial.trial_id}")
+            tasks.start_soon(self._one, held, self._slots.take(), name=f"trial {trial.trial_id}")
         self._demand.set()
         return claimed
-
-    @property
-    def _may_be_complete(self) -> bool:
-        return not self._running and (self._exhausted or self._total >= self._trials)
 
     async def _nothing_left(self) -> bool:
         """Whether every trial has an outcome, also those that other processes hold."""
         counts = await self._experiment.counts()
         return not counts.pending and not counts.running
 
-    async def _one(self, running: _Running, slot: Slot) -> None:
+    async def _cancel_when_halted(self) -> None:
+        """Cancel the running trials when nothing more is claimed, whatever the reason."""
+        try:
+            await self._halt.wait()
+        finally:
+            self._halt.set()
+            with anyio.CancelScope(shield=True):  # it waits for nobody
+                await self._held.cancel_all()
+
+    async def _one(self, held: Held, slot: Slot) -> None:
         """A trial's task: its own errors are its outcome, only broken set-ups and databases go further."""
-        trial = running.trial
+        trial = held.trial
         outcome = Outcome(RunResult(Status.CANCELED, utc_now(), None), INTERRUPTED)
         sink = self._recorder.sink(trial)
         if self.events.is_heard:
             self.events.publish(TrialStarted(trial, slot.host.name, slot.runner_id))
         try:
-            with running.scope:
-                if self._stopping:
-                    running.scope.cancel()
-                outcome = await self._runner.run(trial, slot, sink)
+            with held.scope:
+                if not self._halt.is_set():  # what is not wanted any more does not begin
+                    outcome = await self._runner.run(trial, slot, sink)
         except Exception:
-            self._stopping = True  # what broke this trial breaks all: claim no more while the group winds up
+            self._halt.set()  # what broke this trial breaks all: claim no more while the group winds up
             raise
         finally:
             self._slots.give_back(slot)
             self._work.set()
-            await self._finish(running, slot, sink, outcome)  # every write is shielded and limited in time
+            await self._finish(held, _Ended(trial, outcome, slot.host.name, sink))
 
-    async def _finish(self, running: _Running, slot: Slot, sink: TrialSink, outcome: Outcome) -> None:
-        trial, (result, failure) = running.trial, outcome
-        running.ending = True
+    # Ending
+
+    async def _finish(self, held: Held, ended: _Ended) -> None:
+        """Store what came of a trial. Every write is shielded and limited in time."""
+        held.ending = True
         try:
-            if not running.lost:
-                await sink.flush()
-                result, failure = await self._store(trial, outcome, slot.host.name)
-        except StaleTrial as exc:
-            logger.warning("%s", exc, extra={"trial_id": trial.trial_id, "action": "stale_refused"})
+            if held.lost:
+                self._in_doubt = True
+                return
+            result, failure = await self._store(ended)
+        except _REFUSALS as exc:
+            logger.warning("%s", exc, extra={"trial_id": ended.trial.trial_id, "action": "stale_refused"})
             return
+        except StorageError:
+            self._unstored.append(ended)
+            raise
         finally:
-            if self._running.get(trial.trial_id) is running:
-                del self._running[trial.trial_id]
+            self._held.remove(held)
             self._demand.set()
             self._work.set()
-        if self._optimizer.learns and result.status is not Status.CANCELED:
-            self._untold.append((trial, result))
+        if result.status is not Status.CANCELED:
+            self._proposer.note(ended.trial, result)
         if self.events.is_heard:
-            self.events.publish(TrialFinished(trial, result, failure, slot.host.name))
+            self.events.publish(TrialFinished(ended.trial, result, failure, ended.host))
 
-    async def _store(self, trial: Trial, outcome: Outcome, host: str) -> Outcome:
+    async def _store(self, ended: _Ended) -> Outcome:
         """Store the outcome, or that it cannot be stored."""
+        trial, outcome, host, sink = ended
+        await sink.flush()
         try:
             await self._experiment.finish(trial, outcome.result, failure=outcome.failure, host=host)
         except ResultsInvalid as exc:
@@ -316,45 +351,22 @@ class Scheduler:
             await self._experiment.finish(trial, outcome.result, failure=outcome.failure, host=host)
         return outcome
 
-    # Leases
+    async def _settle(self) -> None:
+        """Store what the database did not take before, and give back what is ours and has no outcome.
 
-    async def _heartbeat(self) -> None:
-        """Extend our leases every third of them."""
-        while True:
-            await anyio.sleep(self._lease.total_seconds() / 3)
-            before, now = dict(self._running), anyio.current_time()
-            if not before:
-                continue
-            try:
-                held = await self._experiment.extend(self.owner, lease=self._lease)
-            except StorageError as exc:
-                logger.warning("a heartbeat failed: %s", exc, extra={"action": "heartbeat_failed"})
-                continue
-            for trial_id, one in before.items():
-                if held.get(trial_id) == one.trial.token:
-                    one.leased_at = now
-                else:
-                    self._lose(one)
-
-    async def _watch_leases(self) -> None:
-        """Cancel trials not extended for two thirds of their lease: soon they are somebody else's."""
-        lease = self._lease.total_seconds()
-        while True:
-            await anyio.sleep(lease / 12)
-            now = anyio.current_time()
-            for one in tuple(self._running.values()):
-                if now - one.leased_at >= lease * 2 / 3:
-                    self._lose(one)
-
-    def _lose(self, one: _Running) -> None:
-        """Cancel a trial that is no longer ours, unless it has just ended."""
-        trial_id = one.trial.trial_id
-        if self._running.get(trial_id) is one and not (one.ending or one.lost):
+        The last attempt: where it fails too, the trials are free when their leases end.
+        """
+        try:
+            with anyio.CancelScope(shield=True):  # limited in time by the storage
+                while self._unstored:
+                    with contextlib.suppress(*_REFUSALS):
+                        await self._store(self._unstored[-1])
+                    self._unstored.pop()
+                await self._held.give_back_forgotten()
+        except StorageError as exc:
             logger.warning(
-                "trial %d lost its lease", trial_id, extra={"trial_id": trial_id, "action": "lost"}
+                "trials may stay RUNNING until their leases end: %s", exc, extra={"action": "unsettled"}
             )
-            one.lost = True
-            one.scope.cancel()
 
     # Telling
 
@@ -362,8 +374,15 @@ class Scheduler:
         if self.events.is_heard:
             self.events.publish(TelemetryRecorded(trial, samples))
 
+    def _retried(self, trial: Trial, reason: str) -> None:
+        self._pending += 1
+        self._work.set()
+        if self.events.is_heard:
+            self.events.publish(TrialRetried(trial, reason))
+
     async def _summary(self) -> Summary:
         counts = await self._experiment.counts()
+        left = self._wants_more or counts.pending or counts.running or counts.canceled
         return Summary(
             experiment_id=self._experiment.experiment_id,
             objectives=self._experiment.opt_targets,
@@ -374,11 +393,10 @@ class Scheduler:
             succeeded=counts.succeeded,
             failed=counts.failed + counts.timed_out,
             canceled=counts.canceled,
-            interrupted=self._stopping,
+            interrupted=self._stopping and bool(left),
         )
 
 
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first real error of a task group: what its caller would have seen without the group."""
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+def _check(name: str, found: Any, least: Any) -> None:
+    if found < least:
+        raise ConfigError(f"expected at least {least}, found {found}", path=(name,))

@@ -1,6 +1,30 @@
 """Trials, leases, telemetry and outcomes in a database."""
 
+from windtunnel.storage.analysis import ResultRow, TelemetryRow
+from windtunnel.storage.copying import copy_storage
 from windtunnel.storage.experiment import INTERRUPTED, Experiment
-from windtunnel.storage.storage import ExperimentSummary, Storage, open_storage
+from windtunnel.storage.groups import ConfigGroup
+from windtunnel.storage.importing import import_mlos
+from windtunnel.storage.merging import MergedData, MergedExperiment
+from windtunnel.storage.storage import ExperimentSummary, Storage, open_storage, upgrade_storage
+from windtunnel.storage.stories import Attempt, Story
+from windtunnel.storage.transfer import Transferred
 
-__all__ = ["INTERRUPTED", "Experiment", "ExperimentSummary", "Storage", "open_storage"]
+__all__ = [
+    "INTERRUPTED",
+    "Attempt",
+    "ConfigGroup",
+    "Experiment",
+    "ExperimentSummary",
+    "MergedData",
+    "MergedExperiment",
+    "ResultRow",
+    "Storage",
+    "Story",
+    "TelemetryRow",
+    "Transferred",
+    "copy_storage",
+    "import_mlos",
+    "open_storage",
+    "upgrade_storage",
+]

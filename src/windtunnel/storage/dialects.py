@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Dialect, Table, bindparam
+from sqlalchemy import Connection, Dialect, Table, bindparam
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-__all__ = ["insert_new", "insert_new_sql"]
+__all__ = ["clock_us", "has_update_returning", "insert_new", "insert_rows", "lock_schema"]
+
+_CLOCKS = {
+    "postgresql": "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
+    "mysql": "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+}
+_SCHEMA_LOCK = 0x77696E6474756E6C  # "windtunl"
+
+
+def clock_us(connection: Connection) -> int:
+    """The time leases are counted in: the server's, so that all workers share one clock.
+
+    An SQLite file is only shared on one machine, whose clock serves.
+    """
+    ask = _CLOCKS.get(connection.dialect.name)
+    if ask is None:
+        return time.time_ns() // 1000
+    now: int = connection.exec_driver_sql(ask).scalar_one()
+    return int(now)
+
+
+def has_update_returning(dialect: Dialect) -> bool:
+    """Whether an UPDATE can give the rows it changed; MySQL and MariaDB cannot."""
+    return dialect.name != "mysql"
+
+
+def lock_schema(connection: Connection) -> None:
+    """Keep others from making or changing the tables until this transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+    elif (
+        connection.dialect.name == "mysql"
+    ):  # its DDL ends the transaction; the lock goes with the connection
+        connection.exec_driver_sql("SELECT GET_LOCK('windtunnel_schema', 60)")
 
 
 def insert_new(table: Table, dialect: Dialect) -> Any:
     """An INSERT that leaves rows alone whose key is there already."""
-    if dialect.name == "mysql":
-        return mysql.insert(table).prefix_with("IGNORE")
+    if dialect.name == "mysql":  # IGNORE would also hide values that do not fit
+        key = next(iter(table.primary_key.columns))
+        return mysql.insert(table).on_duplicate_key_update({key.name: key})
     return (postgresql if dialect.name == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
 
 
+def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert many whole rows, leaving alone those whose key is there already; nothing is faster for many."""
+    dialect = connection.dialect
+    if dialect.name == "postgresql":  # one statement with an array a column, instead of one for each row
+        connection.exec_driver_sql(
+            _insert_columns_sql(table, dialect), tuple(map(list, zip(*rows, strict=True)))
+        )
+    else:
+        connection.exec_driver_sql(_insert_rows_sql(table, dialect), list(rows))
+
+
 @lru_cache(maxsize=16)
-def insert_new_sql(table: Table, dialect: Dialect) -> str:
-    """The text of ``insert_new`` with one positional parameter a column: nothing is faster for many rows."""
-    return str(
-        insert_new(table, dialect).values({c: bindparam(c.name) for c in table.c}).compile(dialect=dialect)
-    )
+def _insert_rows_sql(table: Table, dialect: Dialect) -> str:
+    """``insert_new`` as text with one positional parameter a column."""
+    values: Any = {column: bindparam(column.name) for column in table.c}
+    return str(insert_new(table, dialect).values(values).compile(dialect=dialect))
+
+
+@lru_cache(maxsize=16)
+def _insert_columns_sql(table: Table, dialect: Dialect) -> str:
+    """``insert_new`` as text with one array a column."""
+    types = [column.type.compile(dialect=dialect) for column in table.c]
+    arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(types, 1))
+    names = ", ".join(column.name for column in table.c)
+    chosen = f"SELECT * FROM unnest({arrays})"  # noqa: S608 - our own names and types
+    return f"INSERT INTO {table.name} ({names}) {chosen} ON CONFLICT DO NOTHING"

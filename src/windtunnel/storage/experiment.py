@@ -14,7 +14,6 @@ import anyio.to_thread
 from windtunnel.errors import NotFound, ResultsInvalid, StorageError, TunableError
 from windtunnel.model import (
     Direction,
-    History,
     NewTrial,
     RunResult,
     Sample,
@@ -23,8 +22,10 @@ from windtunnel.model import (
     TrialRecord,
     utc_now,
 )
-from windtunnel.storage import maintenance, queries, reads, requests, values
+from windtunnel.storage import editing, maintenance, queries, reads, requests, stories, values
+from windtunnel.storage.analysis import Analysis
 from windtunnel.storage.database import Database
+from windtunnel.storage.schema import METRIC_NAME
 from windtunnel.storage.writer import GroupWriter
 from windtunnel.tunables import TunableGroups
 
@@ -43,7 +44,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-class Experiment:
+class Experiment(Analysis):
     """A handle on one stored experiment, for any number of tasks. Made by ``Storage.experiment``.
 
     Every write returns when it is durable. A cancelled write still completes.
@@ -70,20 +71,6 @@ class Experiment:
         self._configs: OrderedDict[int, TunableGroups] = OrderedDict()
 
     # Reading
-
-    async def load(self, last_trial_id: int = -1) -> History:
-        """What an optimizer learns from: succeeded, failed and timed-out trials after ``last_trial_id``.
-
-        :returns: (trial_ids, configs, scores, status), parallel lists in order of trial ids.
-        """
-        whole = History([], [], [], [])
-        while (page := await self._database.read(reads.history, self._key, last_trial_id)).trial_ids:
-            whole.trial_ids.extend(page.trial_ids)
-            whole.configs.extend(page.configs)
-            whole.scores.extend(page.scores)
-            whole.status.extend(page.status)
-            last_trial_id = page.trial_ids[-1]
-        return whole
 
     async def load_telemetry(self, trial_id: int, *, attempt: int | None = None) -> list[Sample]:
         """The telemetry of a trial in order of time: (timestamp, metric, value).
@@ -205,12 +192,13 @@ class Experiment:
         return claimed
 
     async def extend(self, owner: str, *, lease: timedelta) -> dict[int, int]:
-        """Renew the lease of every trial ``owner`` holds.
+        """Renew the lease of every trial ``owner`` holds, without waiting for other writes.
 
         :returns: trial_id → token of those trials; one that is missing was lost to another worker.
         """
         wanted = requests.Extension(self._key, owner, lease // timedelta(microseconds=1))
-        return await self._writer.submit(queries.extend, wanted)
+        (held,) = await self._database.beat(queries.extend, [wanted])
+        return held
 
     async def record(self, trial: Trial, samples: Sequence[Sample]) -> None:
         """Append telemetry to a claimed trial. A point stored already (same time and metric) is left alone.
@@ -242,7 +230,9 @@ class Experiment:
         """``samples`` in terms of columns; their metrics are registered."""
         known, to_us, pack = self._metrics, values.to_us, values.pack
         if unknown := {sample.metric for sample in samples} - known.keys():
-            names = sorted(values.check_text(name, "the name of a metric") for name in unknown)
+            names = sorted(
+                values.check_text(name, "the name of a metric", longest=METRIC_NAME) for name in unknown
+            )
             known.update(await self._writer.submit(queries.register_metrics, names))
 
         def row_of(sample: Sample) -> requests.Row:
@@ -288,6 +278,60 @@ class Experiment:
         await self._writer.submit(
             queries.release, requests.Release(self._key, trial.trial_id, trial.token, reason)
         )
+
+    # Editing by hand, also while it runs
+
+    async def enqueue(
+        self,
+        values: Mapping[str, object] | None = None,
+        *,
+        config_id: int | None = None,
+        best_with: Mapping[str, object] | None = None,
+        priority: int = 0,
+        not_before: datetime | None = None,
+    ) -> Trial:
+        """Add one trial, of exactly one of three. It is run even if the experiment has all its trials.
+
+        :param values: tunable → value; the others have their defaults.
+        :param config_id: a stored configuration, to be run again.
+        :param best_with: changes to the configuration of ``best``; may be empty.
+        :raises TunableError: if a tunable is unknown or a value is outside its domain.
+        :raises NotFound: if there is no such configuration, or no succeeded trial yet.
+        :raises ConfigError: if not exactly one of the three is given, or the priority has over 32 bits.
+        :raises ValueError: if ``not_before`` has no zone.
+        """
+        editing.check_start(priority)
+        tunables = await editing.chosen(self, values, config_id, best_with)
+        (trial,) = await self.add_trials(
+            [NewTrial(tunables=tunables, priority=priority, not_before=not_before)]
+        )
+        return trial
+
+    async def cancel(self, trial_id: int, *, reason: str = "on request") -> None:
+        """Make a waiting or running trial CANCELED; it is not queued again on resume.
+
+        A running one is stopped by its worker at its next heartbeat, whatever it still writes is refused.
+
+        :raises NotFound: if there is no such trial.
+        :raises TrialAlreadyFinished: if it has an outcome.
+        """
+        await self._database.write(editing.cancel, self._key, trial_id, reason, INTERRUPTED)
+
+    # Remembering
+
+    async def begin_session(self, owner: str, facts: Mapping[str, Any]) -> None:
+        """Note where and with what the worker ``owner`` runs its trials."""
+        await self._database.write(stories.begin_session, self._key, owner, values.dump(facts))
+
+    async def story(self, trial_id: int) -> stories.Story:
+        """All that is kept about a trial.
+
+        :raises NotFound: if there is no such trial.
+        """
+        found = await self._database.read(stories.story, self._key, trial_id)
+        if found is None:
+            raise NotFound("trial", trial_id)
+        return found
 
     # Resuming
 

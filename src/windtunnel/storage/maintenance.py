@@ -23,6 +23,7 @@ from sqlalchemy import (
 from windtunnel.errors import ExperimentMismatch, SchemaMismatch, TunableError
 from windtunnel.model import Status
 from windtunnel.storage import queries, reads, values
+from windtunnel.storage.dialects import lock_schema
 from windtunnel.storage.schema import (
     IS_COMPLETED,
     IS_RUNNING,
@@ -68,6 +69,7 @@ def revision_of(connection: Connection) -> str | None:
 
 def create(connection: Connection) -> None:
     """Make the newest schema, unless another process has just done so."""
+    lock_schema(connection)
     if revision_of(connection) is not None:
         return
     metadata.create_all(connection)

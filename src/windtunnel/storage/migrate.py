@@ -11,25 +11,27 @@ from sqlalchemy import Connection
 
 from windtunnel.storage.schema import VERSION_TABLE, metadata
 
-__all__ = ["FOLDER", "revisions", "upgrade"]
+__all__ = ["FOLDER", "load", "revisions", "upgrade"]
 
 FOLDER = Path(__file__).parent / "migrations"
 
 
-def _scripts() -> ScriptDirectory:
+def load() -> ScriptDirectory:
+    """The migrations, read from their files: do it in a thread."""
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    return ScriptDirectory.from_config(config)
+    scripts = ScriptDirectory.from_config(config)
+    revisions(scripts)
+    return scripts
 
 
-def revisions() -> set[str]:
+def revisions(scripts: ScriptDirectory) -> set[str]:
     """Every revision that can be upgraded from."""
-    return {script.revision for script in _scripts().walk_revisions()}
+    return {script.revision for script in scripts.walk_revisions()}
 
 
-def upgrade(connection: Connection, target: str = "head") -> None:
+def upgrade(connection: Connection, scripts: ScriptDirectory, target: str = "head") -> None:
     """Run the migrations up to ``target`` on ``connection``, in its transaction."""
-    scripts = _scripts()
     context = EnvironmentContext(
         Config(),
         scripts,

@@ -6,7 +6,6 @@ They only touch the connection, so that a group can be rolled back and applied a
 from __future__ import annotations
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from sqlalchemy.sql import ColumnElement
 
 from windtunnel.errors import NotFound, StaleTrial, StorageError, TrialAlreadyFinished
 from windtunnel.model import Status
-from windtunnel.storage.dialects import insert_new, insert_new_sql
+from windtunnel.storage.dialects import clock_us, has_update_returning, insert_new, insert_rows
 from windtunnel.storage.requests import (
     Addition,
     Claim,
@@ -55,9 +54,9 @@ _CHUNK = 500
 """Values in one IN list: within every database's limit on parameters."""
 
 
-def now_us(_connection: Connection) -> int:
-    """The time leases are counted in: this machine's, since an SQLite file is only shared on one machine."""
-    return time.time_ns() // 1000
+def now_us(connection: Connection) -> int:
+    """The time leases are counted in."""
+    return clock_us(connection)
 
 
 def _chunks(values: Iterable[Any]) -> Iterable[list[Any]]:
@@ -158,41 +157,64 @@ _DUE = (
     .limit(bindparam("count"))
     .with_for_update(skip_locked=True)
 )
+_TAKEN: dict[str, Any] = {
+    "status": Status.RUNNING.value,
+    "owner": bindparam("new_owner"),
+    "token": trial.c.token + 1,
+    "attempt": trial.c.attempt + 1,
+    "started_us": bindparam("now"),
+    "ended_us": None,
+    "failure": None,
+    "lease_until_us": bindparam("until"),
+}
+_CLAIMED = (
+    trial.c.trial_id,
+    trial.c.config_id,
+    trial.c.parameters,
+    trial.c.priority,
+    trial.c.attempt,
+    trial.c.token,
+)
+# Materialized: PostgreSQL may run a subquery once for each row, and so lock more rows than the limit says.
+_DUE_ONCE = _DUE.cte("due").prefix_with("MATERIALIZED", dialect="postgresql")
 _CLAIM = (
     update(trial)
-    .where(trial.c.experiment == bindparam("experiment_pk"), trial.c.trial_id.in_(_DUE.scalar_subquery()))
-    .values(
-        status=Status.RUNNING.value,
-        owner=bindparam("new_owner"),
-        token=trial.c.token + 1,
-        attempt=trial.c.attempt + 1,
-        started_us=bindparam("now"),
-        ended_us=None,
-        failure=None,
-        lease_until_us=bindparam("until"),
+    .where(
+        trial.c.experiment == bindparam("experiment_pk"), trial.c.trial_id.in_(select(_DUE_ONCE.c.trial_id))
     )
-    .returning(
-        trial.c.trial_id,
-        trial.c.config_id,
-        trial.c.parameters,
-        trial.c.priority,
-        trial.c.attempt,
-        trial.c.token,
+    .values(_TAKEN)
+    .returning(*_CLAIMED)
+)
+
+
+# Without UPDATE … RETURNING the rows are locked first: nobody else sees them until the transaction ends.
+_CLAIM_THESE = (
+    update(trial)
+    .where(
+        trial.c.experiment == bindparam("experiment_pk"),
+        trial.c.trial_id.in_(bindparam("these", expanding=True)),
     )
+    .values(_TAKEN)
+)
+_CLAIMED_THESE = select(*_CLAIMED).where(
+    trial.c.experiment == bindparam("experiment_pk"), trial.c.trial_id.in_(bindparam("these", expanding=True))
 )
 
 
 def _claim_one(connection: Connection, one: Claim, now: int) -> list[Any]:
-    rows = connection.execute(
-        _CLAIM,
-        {
-            "experiment_pk": one.experiment,
-            "now": now,
-            "count": one.limit,
-            "new_owner": one.owner,
-            "until": now + one.lease_us,
-        },
-    ).all()
+    names = {
+        "experiment_pk": one.experiment,
+        "now": now,
+        "count": one.limit,
+        "new_owner": one.owner,
+        "until": now + one.lease_us,
+    }
+    if has_update_returning(connection.dialect):
+        rows = connection.execute(_CLAIM, names).all()
+    else:
+        names["these"] = connection.execute(_DUE, names).scalars().all()
+        connection.execute(_CLAIM_THESE, names)
+        rows = connection.execute(_CLAIMED_THESE, names).all()
     return sorted(rows, key=lambda row: (-row.priority, row.trial_id))
 
 
@@ -217,8 +239,12 @@ def _expired(experiment_pk: Any, now: Any, me: Any) -> ColumnElement[bool]:
     )
 
 
-_ANY_EXPIRED = select(trial.c.trial_id).limit(1)
-_ANY_EXPIRED = _ANY_EXPIRED.where(_expired(bindparam("experiment_pk"), bindparam("now"), bindparam("me")))
+_LOCK_EXPIRED = (
+    select(trial.c.trial_id)
+    .where(_expired(bindparam("experiment_pk"), bindparam("now"), bindparam("me")))
+    .limit(_CHUNK)
+    .with_for_update(skip_locked=True)
+)
 
 
 def _reap(connection: Connection, experiment_pk: int, me: str, now: int) -> None:
@@ -227,8 +253,9 @@ def _reap(connection: Connection, experiment_pk: int, me: str, now: int) -> None
     Not one's own: an expired lease of ours means that our heartbeat is late, and it is about to come.
     """
     names = {"experiment_pk": experiment_pk, "now": now, "me": me}
-    if connection.execute(_ANY_EXPIRED, names).first() is not None:
-        put_back(connection, _expired(experiment_pk, now, me), now, "its worker fell silent")
+    if expired := connection.execute(_LOCK_EXPIRED, names).scalars().all():
+        these = and_(trial.c.experiment == experiment_pk, trial.c.trial_id.in_(expired))
+        put_back(connection, these, now, "its worker fell silent")
 
 
 def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict[int, int]]:
@@ -303,7 +330,7 @@ def record(connection: Connection, requests: Sequence[Sequence[Points]]) -> list
         for row in batch.rows
     ]
     if rows:
-        connection.exec_driver_sql(insert_new_sql(telemetry, connection.dialect), rows)
+        insert_rows(connection, telemetry, rows)
     return [
         [None if (b.experiment, b.trial_id, b.token) in held else _stale(b.trial_id) for b in batches]
         for batches in requests
@@ -355,16 +382,22 @@ def finish(connection: Connection, completions: Sequence[Completion]) -> list[St
     result = connection.execute(_FINISH, [dict(zip(_FINISH_NAMES, one, strict=True)) for one in completions])
     if result.rowcount == len(completions):
         return [None] * len(completions)
-    return [_finished(connection, one) for one in completions]
+    # Some did not hit, or the driver does not count: see what the rows say now.
+    now: dict[tuple[int, int], Any] = {}
+    for experiment_pk in {one.experiment for one in completions}:
+        for these in _chunks(one.trial_id for one in completions if one.experiment == experiment_pk):
+            rows = connection.execute(_OUTCOMES, {"experiment_pk": experiment_pk, "these": these})
+            now.update({(experiment_pk, row.trial_id): row for row in rows})
+    return [_finished(now.get((one.experiment, one.trial_id)), one) for one in completions]
 
 
-def _finished(connection: Connection, one: Completion) -> StorageError | None:
+_OUTCOMES = select(trial.c.trial_id, trial.c.status, trial.c.token, trial.c.metrics).where(
+    trial.c.experiment == bindparam("experiment_pk"), trial.c.trial_id.in_(bindparam("these", expanding=True))
+)
+
+
+def _finished(row: Any, one: Completion) -> StorageError | None:
     """Whether ``one`` is what the trial's row now says."""
-    row = connection.execute(
-        select(trial.c.status, trial.c.token, trial.c.metrics).where(
-            trial.c.experiment == one.experiment, trial.c.trial_id == one.trial_id
-        )
-    ).one_or_none()
     if row is None:
         return NotFound("trial", one.trial_id)
     if row.token != one.token or row.status < Status.SUCCEEDED.value:
@@ -391,5 +424,5 @@ def _stale(trial_id: int) -> StaleTrial:
     )
 
 
-ORDER = (register_metrics, add_trials, extend, record, finish, release, claim)
+ORDER = (register_metrics, add_trials, record, finish, release, claim)
 """In which order the kinds stand in one transaction: what frees a trial comes before what claims one."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, func, or_, select, tuple_
 
-from windtunnel.model import Direction, History, Status, TrialRecord
+from windtunnel.model import Direction, Status, TrialRecord
 from windtunnel.storage import values
 from windtunnel.storage.schema import (
     IS_COMPLETED,
@@ -23,10 +23,8 @@ from windtunnel.storage.schema import (
 __all__ = ["Counts", "Page"]
 
 PAGE = 256
-HISTORY_PAGE = 1000
-"""Rows that are turned into Python values in one go: more would hold up the event loop."""
 TELEMETRY_PAGE = 4000
-_TOLD = (Status.SUCCEEDED.value, Status.FAILED.value, Status.TIMED_OUT.value)
+"""Rows that are turned into Python values in one go: more would hold up the event loop."""
 
 
 class Counts(NamedTuple):
@@ -77,23 +75,6 @@ def experiments(connection: Connection) -> list[ExperimentRow]:
 def experiment_named(connection: Connection, name: str) -> ExperimentRow | None:
     row = connection.execute(_EXPERIMENTS.where(experiment.c.name == name)).one_or_none()
     return ExperimentRow(*row) if row else None
-
-
-def history(connection: Connection, experiment_pk: int, after: int, limit: int = HISTORY_PAGE) -> History:
-    """The next completed trials after ``after``; canceled ones taught nobody anything and are left out."""
-    rows = connection.execute(
-        select(trial.c.trial_id, config.c.params, trial.c.metrics, trial.c.status)
-        .join(config, config.c.id == trial.c.config_id)
-        .where(trial.c.experiment == experiment_pk, trial.c.trial_id > after, trial.c.status.in_(_TOLD))
-        .order_by(trial.c.trial_id)
-        .limit(limit)
-    ).all()
-    return History(
-        [row.trial_id for row in rows],
-        [values.load(row.params) for row in rows],
-        [values.load(row.metrics) if row.metrics is not None else None for row in rows],
-        [Status(row.status) for row in rows],
-    )
 
 
 class Point(NamedTuple):

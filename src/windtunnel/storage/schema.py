@@ -7,6 +7,8 @@ distinct content. A trial's row holds its current attempt; an attempt that ended
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.sql import ColumnElement
 
 from windtunnel.model import Status
@@ -32,6 +35,7 @@ __all__ = [
     "IS_COMPLETED",
     "IS_PENDING",
     "IS_RUNNING",
+    "METRIC_NAME",
     "REVISION",
     "VERSION_TABLE",
     "config",
@@ -39,6 +43,7 @@ __all__ = [
     "experiment_merge",
     "metadata",
     "metric",
+    "receipt",
     "session",
     "status_is",
     "telemetry",
@@ -49,7 +54,16 @@ __all__ = [
 REVISION = "0002"
 """The newest migration; a database that says something unknown here is not ours to touch."""
 VERSION_TABLE = "windtunnel_schema"
+METRIC_NAME = 512
+"""Characters in the name of a metric: what every database can index."""
 
+_TEXT = Text().with_variant(LONGTEXT, "mysql")  # MySQL's TEXT ends at 64 KiB
+# On MySQL names that differ in case only are different names, as everywhere else.
+_EVERYWHERE: dict[str, Any] = {
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mysql_engine": "InnoDB",
+}
 _ID = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY counts up by itself on SQLite
 
 metadata = MetaData(
@@ -67,13 +81,14 @@ experiment = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("name", String(255), nullable=False, unique=True),
-    Column("description", Text, nullable=False),
-    Column("root_env_config", Text, nullable=False),
-    Column("objectives", Text, nullable=False),
-    Column("tunables", Text, nullable=False),
+    Column("description", _TEXT, nullable=False),
+    Column("root_env_config", _TEXT, nullable=False),
+    Column("objectives", _TEXT, nullable=False),
+    Column("tunables", _TEXT, nullable=False),
     Column("next_trial_id", BigInteger, nullable=False, server_default=text("1")),
     Column("created_us", BigInteger, nullable=False),
     Column("windtunnel", String(32), nullable=False),
+    **_EVERYWHERE,
 )
 
 # The trials of ``merged`` belong to what ``experiment`` learns from.
@@ -91,6 +106,7 @@ experiment_merge = Table(
         "merged", _ID, ForeignKey("experiment.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     ),
     Column("merged_us", BigInteger, nullable=False),
+    **_EVERYWHERE,
 )
 
 # One row for each time a worker took part: ``trial.owner`` leads to where and with what a trial was run.
@@ -106,7 +122,17 @@ session = Table(
         autoincrement=False,
     ),
     Column("started_us", BigInteger, nullable=False),
-    Column("facts", Text, nullable=False),
+    Column("facts", _TEXT, nullable=False),
+    **_EVERYWHERE,
+)
+
+# The newest transaction of each writer of a server: tells what became of a commit that was cut off.
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("writer", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    **_EVERYWHERE,
 )
 
 config = Table(
@@ -114,7 +140,8 @@ config = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("digest", String(64), nullable=False, unique=True),
-    Column("params", Text, nullable=False),
+    Column("params", _TEXT, nullable=False),
+    **_EVERYWHERE,
 )
 
 trial = Table(
@@ -140,12 +167,13 @@ trial = Table(
     Column("lease_until_us", BigInteger),
     Column("owner", String(255)),
     Column("host", String(255)),
-    Column("parameters", Text),
-    Column("metrics", Text),
+    Column("parameters", _TEXT),
+    Column("metrics", _TEXT),
     Column("score", Double),
-    Column("failure", Text),
+    Column("failure", _TEXT),
     CheckConstraint("status BETWEEN 0 AND 7", name="status"),
     sqlite_with_rowid=False,
+    **_EVERYWHERE,
 )
 
 trial_attempt = Table(
@@ -159,21 +187,24 @@ trial_attempt = Table(
     Column("started_us", BigInteger),
     Column("ended_us", BigInteger, nullable=False),
     Column("status", SmallInteger, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", _TEXT, nullable=False),
     ForeignKeyConstraint(
         ["experiment", "trial_id"], ["trial.experiment", "trial.trial_id"], ondelete="CASCADE"
     ),
     sqlite_with_rowid=False,
+    **_EVERYWHERE,
 )
 
 metric = Table(
     "metric",
     metadata,
     Column("id", _ID, primary_key=True),
-    Column("name", String(512), nullable=False, unique=True),
+    Column("name", String(METRIC_NAME), nullable=False, unique=True),
+    **_EVERYWHERE,
 )
 
-# Clustered by its key, so that the points of an attempt lie together: 29 bytes a point on SQLite.
+# Clustered by its key, so that the points of an attempt lie together: 29 bytes a point on SQLite. Servers
+# check no foreign keys here: that takes them longer than the insert, and only held trials get any points.
 telemetry = Table(
     "telemetry",
     metadata,
@@ -181,13 +212,15 @@ telemetry = Table(
     Column("trial_id", BigInteger, primary_key=True, autoincrement=False),
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("ts_us", BigInteger, primary_key=True, autoincrement=False),
-    Column("metric_id", _ID, ForeignKey("metric.id"), primary_key=True, autoincrement=False),
+    Column("metric_id", _ID, primary_key=True, autoincrement=False),
     Column("number", Double),
-    Column("text", Text),
+    Column("text", _TEXT),
     ForeignKeyConstraint(
         ["experiment", "trial_id"], ["trial.experiment", "trial.trial_id"], ondelete="CASCADE"
-    ),
+    ).ddl_if(dialect="sqlite"),
+    ForeignKeyConstraint(["metric_id"], ["metric.id"]).ddl_if(dialect="sqlite"),
     sqlite_with_rowid=False,
+    **_EVERYWHERE,
 )
 
 
@@ -218,5 +251,10 @@ _partial_index(
 )
 _partial_index("ix_trial_lease", status_is(Status.RUNNING), trial.c.experiment, trial.c.lease_until_us)
 _partial_index(
-    "ix_trial_outcome", IS_COMPLETED, trial.c.experiment, trial.c.status, trial.c.config_id, trial.c.score
+    "ix_trial_outcome",
+    IS_COMPLETED,
+    trial.c.experiment,
+    trial.c.status,
+    trial.c.config_id,
+    trial.c.score,
 )

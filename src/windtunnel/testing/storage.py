@@ -21,7 +21,9 @@ import pytest
 from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound
 from windtunnel.model import Status
 from windtunnel.storage import Experiment, Storage, open_storage
+from windtunnel.testing.storage_analysis import AnalysisContract
 from windtunnel.testing.storage_claims import ClaimContract
+from windtunnel.testing.storage_editing import EditingContract
 from windtunnel.testing.storage_fixtures import (
     LEASE,
     TARGETS,
@@ -33,12 +35,13 @@ from windtunnel.testing.storage_fixtures import (
     new,
     point,
 )
+from windtunnel.testing.storage_merging import MergeContract
 from windtunnel.testing.storage_outcomes import OutcomeContract
 
 __all__ = ["SharedStorageContract", "StorageContract"]
 
 
-class StorageContract(ClaimContract, OutcomeContract):
+class StorageContract(ClaimContract, OutcomeContract, EditingContract, AnalysisContract, MergeContract):
     """The promises of a storage that one program has open."""
 
     # Reading

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.mysql import LONGTEXT
 
 revision = "0001"
 down_revision = None
 
+_TEXT = sa.Text().with_variant(LONGTEXT, "mysql")
+_EVERYWHERE: Any = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -16,23 +21,25 @@ def upgrade() -> None:  # a frozen copy of the tables as they were: it never fol
         "config",
         sa.Column("id", _ID, nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("params", sa.Text(), nullable=False),
+        sa.Column("params", _TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_config")),
         sa.UniqueConstraint("digest", name=op.f("uq_config_digest")),
+        **_EVERYWHERE,
     )
     op.create_table(
         "experiment",
         sa.Column("id", _ID, nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
-        sa.Column("root_env_config", sa.Text(), nullable=False),
-        sa.Column("objectives", sa.Text(), nullable=False),
-        sa.Column("tunables", sa.Text(), nullable=False),
+        sa.Column("description", _TEXT, nullable=False),
+        sa.Column("root_env_config", _TEXT, nullable=False),
+        sa.Column("objectives", _TEXT, nullable=False),
+        sa.Column("tunables", _TEXT, nullable=False),
         sa.Column("next_trial_id", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("windtunnel", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_experiment")),
         sa.UniqueConstraint("name", name=op.f("uq_experiment_name")),
+        **_EVERYWHERE,
     )
     op.create_table(
         "metric",
@@ -40,6 +47,7 @@ def upgrade() -> None:  # a frozen copy of the tables as they were: it never fol
         sa.Column("name", sa.String(length=512), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_metric")),
         sa.UniqueConstraint("name", name=op.f("uq_metric_name")),
+        **_EVERYWHERE,
     )
     op.create_table(
         "trial",
@@ -57,10 +65,10 @@ def upgrade() -> None:  # a frozen copy of the tables as they were: it never fol
         sa.Column("lease_until_us", sa.BigInteger(), nullable=True),
         sa.Column("owner", sa.String(length=255), nullable=True),
         sa.Column("host", sa.String(length=255), nullable=True),
-        sa.Column("parameters", sa.Text(), nullable=True),
-        sa.Column("metrics", sa.Text(), nullable=True),
+        sa.Column("parameters", _TEXT, nullable=True),
+        sa.Column("metrics", _TEXT, nullable=True),
         sa.Column("score", sa.Double(), nullable=True),
-        sa.Column("failure", sa.Text(), nullable=True),
+        sa.Column("failure", _TEXT, nullable=True),
         sa.CheckConstraint("status BETWEEN 0 AND 7", name=op.f("ck_trial_status")),
         sa.ForeignKeyConstraint(["config_id"], ["config.id"], name=op.f("fk_trial_config_id")),
         sa.ForeignKeyConstraint(
@@ -68,6 +76,7 @@ def upgrade() -> None:  # a frozen copy of the tables as they were: it never fol
         ),
         sa.PrimaryKeyConstraint("experiment", "trial_id", name=op.f("pk_trial")),
         sqlite_with_rowid=False,
+        **_EVERYWHERE,
     )
     op.create_index(
         "ix_trial_lease",
@@ -101,18 +110,21 @@ def upgrade() -> None:  # a frozen copy of the tables as they were: it never fol
         sa.Column("ts_us", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("metric_id", _ID, autoincrement=False, nullable=False),
         sa.Column("number", sa.Double(), nullable=True),
-        sa.Column("text", sa.Text(), nullable=True),
+        sa.Column("text", _TEXT, nullable=True),
         sa.ForeignKeyConstraint(
             ["experiment", "trial_id"],
             ["trial.experiment", "trial.trial_id"],
             name=op.f("fk_telemetry_experiment"),
             ondelete="CASCADE",
+        ).ddl_if(dialect="sqlite"),
+        sa.ForeignKeyConstraint(["metric_id"], ["metric.id"], name=op.f("fk_telemetry_metric_id")).ddl_if(
+            dialect="sqlite"
         ),
-        sa.ForeignKeyConstraint(["metric_id"], ["metric.id"], name=op.f("fk_telemetry_metric_id")),
         sa.PrimaryKeyConstraint(
             "experiment", "trial_id", "attempt", "ts_us", "metric_id", name=op.f("pk_telemetry")
         ),
         sqlite_with_rowid=False,
+        **_EVERYWHERE,
     )
     op.create_table(
         "trial_attempt",
@@ -124,7 +136,7 @@ def upgrade() -> None:  # a frozen copy of the tables as they were: it never fol
         sa.Column("started_us", sa.BigInteger(), nullable=True),
         sa.Column("ended_us", sa.BigInteger(), nullable=False),
         sa.Column("status", sa.SmallInteger(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("reason", _TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["experiment", "trial_id"],
             ["trial.experiment", "trial.trial_id"],
@@ -133,4 +145,5 @@ def upgrade() -> None:  # a frozen copy of the tables as they were: it never fol
         ),
         sa.PrimaryKeyConstraint("experiment", "trial_id", "attempt", name=op.f("pk_trial_attempt")),
         sqlite_with_rowid=False,
+        **_EVERYWHERE,
     )

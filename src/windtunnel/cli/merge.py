@@ -1,0 +1,56 @@
+"""``windtunnel merge``: let an experiment learn from the trials of others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import anyio
+
+from windtunnel.cli.console import make_console
+from windtunnel.cli.logs import set_up_logging
+from windtunnel.cli.stored import check_exists
+from windtunnel.cli.words import plain
+from windtunnel.storage import MergedData, MergedExperiment, open_storage
+
+__all__ = ["merge_experiments"]
+
+
+def merge_experiments(experiment_id: str, others: Sequence[str], storage: str) -> None:
+    """Merge ``others`` in, and print what an optimizer is told of them.
+
+    :raises StorageError: if one of them does not exist, does not fit, or learns from ``experiment_id``.
+    """
+    set_up_logging(make_console(sys.stderr))
+    check_exists(storage)
+    merged = anyio.run(_merged, experiment_id, others, storage)
+    console = make_console(sys.stdout)
+    console.print(f"{plain(experiment_id)} learns from:", soft_wrap=True)
+    for one in merged.experiments:
+        console.print(f"  {_described(one)}", soft_wrap=True)
+
+
+async def _merged(experiment_id: str, others: Sequence[str], storage: str) -> MergedData:
+    async with open_storage(storage) as opened:
+        experiment = await opened.open_experiment(experiment_id)
+        await experiment.merge(others)
+        return await experiment.load_merged()
+
+
+def _described(one: MergedExperiment) -> str:
+    """``a: 20 trials; cache missing in 20, the default is taken``."""
+    parts = [f"{plain(one.experiment_id)}: {_trials(one.trials)}"]
+    for name, count in one.imputed.items():
+        parts.append(f"{name} is missing in {count}, its default is taken")
+    for name, count in one.from_parameters.items():
+        parts.append(f"{name} is a fixed parameter in {count}")
+    if one.left_out:
+        outside = ", ".join(f"{name} in {count}" for name, count in one.outside.items())
+        parts.append(f"{_trials(one.left_out)} left out, with values outside today's domain ({outside})")
+    if one.dropped:
+        parts.append(f"ignored: {', '.join(one.dropped)}")
+    return "; ".join(parts)
+
+
+def _trials(count: int) -> str:
+    return f"{count} {'trial' if count == 1 else 'trials'}"

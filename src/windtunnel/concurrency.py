@@ -1,0 +1,60 @@
+"""What task groups and cancellation leave to their users."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator
+
+import anyio
+
+__all__ = ["Signal", "first_error", "is_cancelled"]
+
+logger = logging.getLogger(__name__)
+
+
+class Signal:
+    """Wakes the one task that waits for it; a wake-up that comes early is kept."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = anyio.Event()
+
+
+def is_cancelled() -> bool:
+    """Whether somebody has cancelled the current task, or a scope it is in.
+
+    Awaiting a task that was cancelled raises the very exception of being cancelled, and a task group would
+    end all its tasks for it. So code that runs what users wrote asks here before it lets the exception pass.
+    """
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a task group, what its caller would have seen without the group.
+
+    Others are logged if they say anything else.
+    """
+    first, *others = _leaves(group)
+    for other in others:
+        if str(other) != str(first):
+            logger.warning("and besides: %s: %s", type(other).__name__, other)
+    return first
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _leaves(one)
+        else:
+            yield one

@@ -1,0 +1,97 @@
+"""Configurations compared over the trials they ran in: means, their spread and how sure they are."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from windtunnel.model import Direction
+
+__all__ = ["ConfigGroup", "grouped", "student_t"]
+
+# Student's t at 97.5 % for 1 to 30 degrees of freedom.
+_T_975 = (
+    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
+    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
+    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
+)
+_Z_975 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigGroup:
+    """The succeeded trials of one configuration, by one metric.
+
+    :ivar trials: how many gave a finite number; at least 1.
+    :ivar stddev: of the sample; None for one trial.
+    :ivar ci_low: lower end of the 95 % confidence interval of the mean by Student's t; None for one trial.
+    :ivar ci_high: its upper end.
+    """
+
+    config_id: int
+    config: Mapping[str, Any]
+    metric: str
+    trials: int
+    mean: float
+    stddev: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+    @classmethod
+    def of(
+        cls, config_id: int, config: Mapping[str, Any], metric: str, found: Sequence[float]
+    ) -> ConfigGroup:
+        """:raises StatisticsError: if there are no values."""
+        mean, trials = statistics.fmean(found), len(found)
+        stddev = statistics.stdev(found, mean) if trials > 1 else None
+        margin = None if stddev is None else student_t(trials - 1) * stddev / math.sqrt(trials)
+        return cls(
+            config_id=config_id,
+            config=config,
+            metric=metric,
+            trials=trials,
+            mean=mean,
+            stddev=stddev,
+            ci_low=None if margin is None else mean - margin,
+            ci_high=None if margin is None else mean + margin,
+        )
+
+
+def student_t(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: half of a 95 % interval lies on each side of the mean.
+
+    Right to four decimals. Above 30 by the expansion in Abramowitz and Stegun, 26.7.5.
+
+    :param freedom: degrees of freedom, 1 or more.
+    """
+    if freedom <= len(_T_975):
+        return _T_975[freedom - 1]
+    z = _Z_975
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2
+
+
+def number(value: object) -> float | None:
+    """A metric as a finite number; None if it is something else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def grouped(
+    found: Mapping[int, Sequence[float]], direction: Direction, most: int | None
+) -> list[tuple[int, Sequence[float]]]:
+    """(config_id, values) by the mean of the values, the best first, at most ``most`` of them."""
+    sign = 1 if direction == "min" else -1
+    ranked: Iterable[tuple[int, Sequence[float]]] = sorted(
+        found.items(), key=lambda item: (sign * statistics.fmean(item[1]), item[0])
+    )
+    return list(ranked)[:most]

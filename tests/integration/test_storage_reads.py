@@ -1,0 +1,104 @@
+"""Reading much: a fixed number of statements, indexes used, and what is said when a library is missing."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, event
+
+from windtunnel.errors import ConfigError
+from windtunnel.storage import Experiment, Storage, open_storage
+from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, ended, new, point
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+async def storage(file: Path) -> AsyncIterator[Storage]:
+    async with open_storage(f"sqlite:///{file}") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def experiment(storage: Storage) -> AsyncIterator[Experiment]:
+    async with storage.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as opened:
+        yield opened
+
+
+@pytest.fixture
+def statements() -> Iterator[list[tuple[str, object]]]:
+    """The statements that run, with their parameters."""
+    seen: list[tuple[str, object]] = []
+
+    def keep(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", keep)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", keep)
+
+
+async def finish(experiment: Experiment, count: int) -> None:
+    await experiment.add_trials([new(i) for i in range(count)])
+    for trial in await experiment.claim("w", limit=count, lease=LEASE):
+        await experiment.finish(trial, ended(1.0))
+
+
+async def test_load_takes_as_many_statements_for_many_trials_as_for_few(
+    storage: Storage, experiment: Experiment, statements: list[tuple[str, object]]
+) -> None:
+    async with storage.experiment(experiment_id="b", tunables=TUNABLES, opt_targets=TARGETS) as other:
+        await finish(other, 3)
+        await experiment.merge(["b"])
+        taken: list[int] = []
+        for count in (3, 2000):
+            await finish(experiment, count)
+            statements.clear()
+            await experiment.load()
+            taken.append(len(statements))
+        assert len((await experiment.load()).trial_ids) == 2006
+        assert taken[0] == taken[1] <= 6
+
+
+async def test_points_are_found_by_the_primary_key(
+    file: Path, experiment: Experiment, statements: list[tuple[str, object]]
+) -> None:
+    await experiment.add_trials([new()])
+    (trial,) = await experiment.claim("w", limit=1, lease=LEASE)
+    await experiment.record(trial, [point(i, "m", i) for i in range(10)])
+    statements.clear()
+    assert [len(batch) async for batch in experiment.stream_telemetry([1], batch_size=4)] == [4, 4, 2]
+    reads = [(sql, values) for sql, values in statements if "FROM telemetry" in sql]
+    assert len(reads) == 4
+    with closing(sqlite3.connect(file)) as connection:
+        for sql, values in reads:
+            plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values))  # type: ignore[arg-type]  # as the driver took them
+            assert (
+                "SEARCH telemetry USING PRIMARY KEY (experiment=? AND (trial_id,attempt,ts_us,metric_id)>"
+                in plan
+            )
+            assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize(
+    ("library", "module"), [("pandas", "pandas"), ("polars", "polars"), ("arrow", "pyarrow")]
+)
+async def test_a_missing_library_says_what_to_install(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, library: str, module: str
+) -> None:
+    def without(name: str) -> object:
+        if name == module:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(ConfigError, match=rf"need {module}.*pip install 'windtunnel\[{library}\]'"):
+        await experiment.results_frame(library)  # type: ignore[call-overload]  # one of the three
