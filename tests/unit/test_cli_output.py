@@ -42,7 +42,9 @@ def record(trial_id: int, metrics: Mapping[str, Any] | None, *, config_id: int =
 
 def printed(thing: RenderableType) -> str:
     stream = io.StringIO()
-    make_console(stream).print(thing)
+    console = make_console(stream)
+    console.width = 200  # whatever the terminal of the person or the machine that tests
+    console.print(thing)
     return stream.getvalue()
 
 
