@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a benchmark is run by its path
 
-from tests.servers import postgresql  # noqa: E402 - found only now
+from tests.servers import postgresql
 
 __all__ = ["address", "postgresql"]
 

@@ -16,6 +16,7 @@ same table while it is empty, by bare ``sqlite3`` (``executemany``) and bare ``a
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import statistics
 import sys
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from _report import Figure, Stopwatch, parser, report, scratch
 from _servers import address, postgresql
@@ -45,6 +46,7 @@ INSERT_POSTGRESQL = (
     " $5::bigint[], $6::double precision[], $7::text[])"
 )
 
+T = TypeVar("T")
 Row = tuple[int, int, int, int, int, float, None]
 
 
@@ -52,15 +54,15 @@ async def ours(url: str) -> dict[str, float]:
     """Points and trials a second through the storage; both are stored under the experiment ``writes``."""
     async with (
         open_storage(url) as storage,
-        storage.experiment(experiment_id="writes", tunables=SPACE, opt_targets={"score": "min"}) as experiment,
+        storage.experiment(experiment_id="writes", tunables=SPACE, opt_targets={"score": "min"}) as stored,
     ):
-        await experiment.add_trials([NewTrial(tunables=SPACE) for _ in range(TRIALS)])
-        trials = await experiment.claim("benchmark", limit=TRIALS, lease=timedelta(hours=1))
-        return {"recorded": await record(experiment, trials), "added": await add(experiment)}
+        await stored.add_trials([NewTrial(tunables=SPACE) for _ in range(TRIALS)])
+        trials = await stored.claim("benchmark", limit=TRIALS, lease=timedelta(hours=1))
+        return {"recorded": await record(stored, trials), "added": await add(stored)}
 
 
 async def record(experiment: Experiment, trials: list[Trial]) -> float:
-    calls = list(batches(trials))
+    calls = prepared(batches(trials))
     with Stopwatch() as watch:
         for call in calls:
             refusals = await experiment.record_many(call)
@@ -91,17 +93,22 @@ async def add(experiment: Experiment) -> float:
     return NEW_TRIALS / watch.seconds
 
 
-def rows(experiment: int, metrics: dict[str, int]) -> list[list[Row]]:
+def rows(experiment: int, metrics: dict[str, int]) -> Iterator[list[Row]]:
     """The rows that ``record`` wrote, in its order and in its transactions."""
     ids = [metrics[name] for name in METRICS]
-    return [
-        [
+    for start in range(0, POINTS, AT_ONCE):
+        yield [
             (experiment, 1 + i % TRIALS, 1, START_US + i, ids[i % len(ids)], i * 0.37, None)
             for place in range(TRIALS)
             for i in range(start + place, start + AT_ONCE, TRIALS)
         ]
-        for start in range(0, POINTS, AT_ONCE)
-    ]
+
+
+def prepared(calls: Iterator[T]) -> list[T]:
+    """All that will be written; the garbage collector shall not walk over it while that is measured."""
+    made = list(calls)
+    gc.freeze()
+    return made
 
 
 def raw_sqlite(database: Path, copy: Path) -> float:
@@ -115,7 +122,7 @@ def raw_sqlite(database: Path, copy: Path) -> float:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             target.execute(f"PRAGMA {pragma}")
         (key,) = target.execute("SELECT id FROM experiment").fetchone()
-        work = rows(key, dict(target.execute("SELECT name, id FROM metric")))
+        work = prepared(rows(key, dict(target.execute("SELECT name, id FROM metric"))))
         with Stopwatch() as watch:
             for batch in work:
                 with target:
@@ -125,14 +132,14 @@ def raw_sqlite(database: Path, copy: Path) -> float:
 
 async def raw_postgresql(url: str) -> float:
     """Points a second of bare asyncpg, into the emptied table. Arrays are made of rows, as ours are."""
-    import asyncpg
+    import asyncpg  # of an optional extra
 
     connection = await asyncpg.connect(**address(url))
     try:
         check(*await connection.fetchrow("SELECT (SELECT count(*) FROM telemetry), count(*) FROM trial"))
         await connection.execute("TRUNCATE telemetry")
         key = await connection.fetchval("SELECT id FROM experiment")
-        work = rows(key, dict(await connection.fetch("SELECT name, id FROM metric")))
+        work = prepared(rows(key, dict(await connection.fetch("SELECT name, id FROM metric"))))
         with Stopwatch() as watch:
             for batch in work:
                 await connection.execute(INSERT_POSTGRESQL, *map(list, zip(*batch, strict=True)))
@@ -143,7 +150,9 @@ async def raw_postgresql(url: str) -> float:
 
 def check(points: int, trials: int) -> None:
     if (points, trials) != (POINTS, TRIALS + NEW_TRIALS):
-        raise RuntimeError(f"expected {POINTS} points and {TRIALS + NEW_TRIALS} trials, found {points, trials}")
+        raise RuntimeError(
+            f"expected {POINTS} points and {TRIALS + NEW_TRIALS} trials, found {points, trials}"
+        )
 
 
 def on_sqlite() -> dict[str, float]:
@@ -163,9 +172,8 @@ def main() -> int:
     options = parser(__doc__, peers=False).parse_args()
     figures: dict[str, Figure] = {}
     ratios: dict[str, float] = {}
-    runs: list[dict[str, dict[str, float]]] = []
-    for _ in range(options.runs):  # one after the other in every run, so that a slow minute hits all
-        runs.append({"sqlite": on_sqlite(), "postgresql": on_postgresql()})
+    # One after the other in every run, so that a slow minute hits all.
+    runs = [{"sqlite": on_sqlite(), "postgresql": on_postgresql()} for _ in range(options.runs)]
     for kind in ("sqlite", "postgresql"):
         for name, bar in BARS.items():
             unit = "points/s" if name == "recorded" else "trials/s"

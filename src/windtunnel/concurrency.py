@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import anyio
+import anyio.to_thread
 
-__all__ = ["Signal", "first_error", "is_cancelled"]
+__all__ = ["Signal", "converted", "first_error", "is_cancelled"]
 
 logger = logging.getLogger(__name__)
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 class Signal:
@@ -58,3 +63,10 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(one)
         else:
             yield one
+
+
+async def converted(function: Callable[[P], R], items: Sequence[P], *, at_once: int) -> list[R]:
+    """``function`` of each item; in a worker thread if they are too many to hold up the event loop for."""
+    if len(items) <= at_once:
+        return [function(item) for item in items]
+    return await anyio.to_thread.run_sync(lambda: [function(item) for item in items])

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import asyncpg
 import pytest
 from sqlalchemy import Connection, delete
 from sqlalchemy.exc import DBAPIError
@@ -25,7 +26,7 @@ from windtunnel.storage import migrate, open_storage, schema, upgrade_storage
 from windtunnel.storage import storage as storage_module
 from windtunnel.storage.database import open_database
 from windtunnel.testing.storage import SharedStorageContract, StorageContract
-from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, new
+from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, claim_one, new, point
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,6 +152,49 @@ def _kill_others(connection: Connection) -> int:
         with suppress(DBAPIError):
             connection.exec_driver_sql(f"KILL {int(one)}")
     return len(ids)
+
+
+async def test_of_very_many_points_only_the_new_ones_are_added(server: str) -> None:
+    """Whichever way of writing is the fastest for so many."""
+    url, many = await emptied(server), 2000
+    async with (
+        open_storage(url) as storage,
+        storage.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as experiment,
+    ):
+        await experiment.add_trials([new()])
+        trial = await claim_one(experiment)
+        await experiment.record(trial, [point(i, "x", float(i)) for i in range(many)])
+        overlapping = [point(i, "x", -1.0) for i in range(many - 1, 2 * many)]
+        await experiment.record(trial, [*overlapping, point(0, "text", "ü"), point(0, "text", "twice")])
+        stored = await experiment.load_telemetry(trial.trial_id)
+    assert [one.value for one in stored if one.metric == "text"] == ["ü"]
+    assert [one.value for one in stored if one.metric == "x"] == [*map(float, range(many)), *[-1.0] * many]
+
+
+async def test_a_copy_whose_connection_is_killed_is_done_again(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, many = await emptied(postgresql), 2000
+    copy, kills = asyncpg.Connection.copy_records_to_table, 0
+
+    async def killed(connection: Any, *args: Any, **options: Any) -> Any:
+        nonlocal kills
+        if kills == 0:
+            async with open_storage(url) as other:
+                kills += await other._database._channel.read(_kill_others)
+        return await copy(connection, *args, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "copy_records_to_table", killed)
+    async with (
+        open_storage(url) as storage,
+        storage.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as experiment,
+    ):
+        await experiment.add_trials([new()])
+        trial = await claim_one(experiment)
+        await experiment.record(trial, [point(i, "x", float(i)) for i in range(many)])
+        stored = await experiment.load_telemetry(trial.trial_id)
+    assert kills > 0, "it was really struck"
+    assert [one.value for one in stored] == [*map(float, range(many))]
 
 
 @pytest.mark.parametrize("happened", [True, False])

@@ -6,11 +6,12 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from windtunnel.config import from_mapping, load
 from windtunnel.errors import ConfigError, TunableError
@@ -80,7 +81,7 @@ def test_the_example_loads(tmp_path: Path) -> None:
     assert (config.optimizer.name, config.optimizer.seed, config.optimizer.options) == ("random", 1, {})
     assert dict(config.tunables) == {"cache_kib": 2048, "journal_mode": "delete"}
     assert (config.environment.class_name, config.environment.name) == ("LocalEnv", "sqlite")
-    assert config.environment.config == yaml.safe_load(EXAMPLE)["environment"]["config"]
+    assert config.environment.config == YAML(typ="safe", pure=True).load(EXAMPLE)["environment"]["config"]
     assert loaded.globals == {"config_dir": str(tmp_path), "experiment_id": "sqlite-pragmas"}
 
 
@@ -133,8 +134,16 @@ def to_toml(value: Mapping[str, Any], prefix: str = "") -> str:
     return "".join([*lines, *tables])
 
 
+def to_yaml(data: Mapping[str, Any]) -> str:
+    writer, text = YAML(typ="safe", pure=True), StringIO()
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared by its default
+    writer.dump(dict(data), text)
+    return text.getvalue()
+
+
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "wrong.yaml": lambda data: yaml.safe_dump(dict(data), sort_keys=False),
+    "wrong.yaml": to_yaml,
     "wrong.json5": lambda data: "// first\n" + json.dumps(data, indent=2),
     "wrong.toml": to_toml,
 }
@@ -257,7 +266,7 @@ def test_a_wrong_tunable_stays_a_tunable_error() -> None:
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "e.yaml"
-    file.write_text(yaml.safe_dump({**SMALL, "trials": "$undefined"}))
+    file.write_text(to_yaml({**SMALL, "trials": "$undefined"}))
 
     config = load(
         file, overrides={"storage": "sqlite:///$x.db", "trials": 7, "concurrency": 3, "seed": 9}
@@ -297,7 +306,7 @@ def test_a_global_that_the_file_does_not_name_is_told(
 
 def test_a_wrong_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     file = tmp_path / "e.yaml"
-    file.write_text(yaml.safe_dump({**SMALL, "trials": 5}))
+    file.write_text(to_yaml({**SMALL, "trials": 5}))
 
     with pytest.raises(ConfigError) as caught:
         load(file, overrides={"trials": 0})

@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import yaml
-from yaml.error import MarkedYAMLError
-from yaml.reader import ReaderError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.resolver import VersionedResolver
+from ruamel.yaml.tag import Tag
 
 from windtunnel.config.places import Place
 from windtunnel.errors import ConfigError
@@ -24,44 +27,60 @@ def parse(text: str) -> tuple[Any, Callable[[], Place]]:
 
     :raises ConfigError: with its line, if the text is not valid, or a key stands twice in a mapping.
     """
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-    except MarkedYAMLError as exc:
-        raise _syntax_error(exc) from None
-    finally:
-        loader.dispose()
+    node = _compose(text)
     if node is None:
         return None, lambda: Place(1)
     data, place = _Builder().build(node, _line(node))
     return data, lambda: place
 
 
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - the library's own way; it holds those of 1.1 otherwise
+def _compose(text: str) -> Node | None:
+    library = _Library(typ="safe", pure=True)
+    library.Resolver = _Resolver
+    library.composer.warn_double_anchors = False  # they are refused below
+    try:
+        node: Node | None = library.compose(text)
+    except ReaderError as exc:
+        line = text.count("\n", 0, exc.position) + 1
+        raise ConfigError(
+            f"not valid YAML: character {chr(exc.character)!r} is not allowed", line=line
+        ) from None
+    except MarkedYAMLError as exc:
+        raise _syntax_error(exc) from None
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            "not valid YAML: an escape '\\U' names no character, the last is '\\U0010FFFF'"
+        ) from None
+    return node
 
-    def __init__(self, text: str) -> None:
-        try:
-            super().__init__(text)
-        except ReaderError as exc:
-            line = text.count("\n", 0, exc.position) + 1
-            raise ConfigError(
-                f"not valid YAML: character {chr(exc.character)!r} is not allowed", line=line
-            ) from None
+
+_PLAIN = [
+    (Tag(suffix=_TAG + name), re.compile(pattern))
+    for name, pattern in (
+        ("null", r"~|null|Null|NULL|"),
+        ("bool", r"true|True|TRUE|false|False|FALSE"),
+        ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
+        ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"),
+        ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
+        ("merge", r"<<"),
+    )
+]
 
 
-for _name, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-    ("merge", r"<<", ["<"]),
-):
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern})$"), _first)
+class _Resolver(VersionedResolver):
+    """The core schema of 1.2 to the letter; the library's own also knows ``0b1``, ``1_000`` and dates."""
+
+    @property
+    def processing_version(self) -> tuple[int, int]:
+        return 1, 2
+
+    def resolve(self, kind: type[Node], value: str | None, implicit: Any) -> Tag:
+        if kind is ScalarNode and value is not None and implicit[0]:
+            for tag, pattern in _PLAIN:
+                if pattern.fullmatch(value):
+                    return tag
+        default: Tag = super().resolve(kind, value, (False, False))
+        return default
 
 
 def _int(text: str) -> int:
@@ -77,43 +96,67 @@ _SCALARS: dict[str, Callable[[str], object]] = {
 }
 
 
+class _Library(YAML):
+    """Reads every text as 1.2: ``%YAML 1.1`` changes nothing, and ``%YAML 1.3`` is no failed assertion."""
+
+    @property
+    def version(self) -> None:
+        return None
+
+    @version.setter
+    def version(self, _: object) -> None:
+        pass
+
+
 class _Builder:
     """Data and places from the nodes of one document; an alias is built again wherever it stands."""
 
     def __init__(self) -> None:
         self._open: set[int] = set()
         self._built = 0
+        self._anchored: dict[str, Node] = {}
 
-    def build(self, node: yaml.Node, line: int) -> tuple[Any, Place]:
+    def build(self, node: Node, line: int) -> tuple[Any, Place]:
         self._built += 1
         if id(node) in self._open:
             raise ConfigError("an alias must not stand inside its own anchor", line=line)
         if self._built > _MOST_VALUES:
             raise ConfigError(f"the aliases unfold to more than {_MOST_VALUES} values", line=line)
+        self._check_anchor(node)
         self._open.add(id(node))
         try:
             return self._build(node, Place(line))
         finally:
             self._open.discard(id(node))
 
-    def _build(self, node: yaml.Node, place: Place) -> tuple[Any, Place]:
+    def _build(self, node: Node, place: Place) -> tuple[Any, Place]:
         match node:
-            case yaml.MappingNode(tag=tag) if tag == _TAG + "map":
+            case MappingNode(tag=tag) if tag == _TAG + "map":
                 return self._mapping(node, place), place
-            case yaml.SequenceNode(tag=tag) if tag == _TAG + "seq":
+            case SequenceNode(tag=tag) if tag == _TAG + "seq":
                 return self._sequence(node, place), place
-            case yaml.ScalarNode(tag=tag) if tag in _SCALARS:
+            case ScalarNode(tag=tag) if tag in _SCALARS:
                 return _scalar(node), place
-        raise ConfigError(f"the tag {node.tag.replace(_TAG, '!!')!r} is not supported here", line=_line(node))
+        tag = _tag(node).replace(_TAG, "!!")
+        raise ConfigError(f"the tag {tag!r} is not supported here", line=_line(node))
 
-    def _sequence(self, node: yaml.SequenceNode, place: Place) -> list[Any]:
+    def _check_anchor(self, node: Node) -> None:
+        if node.anchor is None:
+            return
+        first = self._anchored.setdefault(node.anchor, node)
+        if first is not node:
+            raise ConfigError(
+                f"anchor {node.anchor!r} stands twice, first in line {_line(first)}", line=_line(node)
+            )
+
+    def _sequence(self, node: SequenceNode, place: Place) -> list[Any]:
         items = []
         for index, child in enumerate(node.value):
             item, place.inside[index] = self.build(child, _line(child))
             items.append(item)
         return items
 
-    def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
+    def _mapping(self, node: MappingNode, place: Place) -> dict[str, Any]:
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         own_places: dict[object, Place] = {}
@@ -121,6 +164,7 @@ class _Builder:
             if key_node.tag == _TAG + "merge":
                 self._merge(value_node, merged, place)
                 continue
+            self._check_anchor(key_node)
             key = _key(key_node)
             if key in own:
                 first = own_places[key].line
@@ -129,9 +173,9 @@ class _Builder:
         place.inside.update(own_places)
         return {**merged, **own}
 
-    def _merge(self, node: yaml.Node, into: dict[str, Any], place: Place) -> None:
+    def _merge(self, node: Node, into: dict[str, Any], place: Place) -> None:
         """``<<: *anchor`` or a list of them: of two, the earlier one's keys win."""
-        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        for source in node.value if isinstance(node, SequenceNode) else [node]:
             data, source_place = self.build(source, _line(source))
             if not isinstance(data, dict):
                 raise ConfigError("'<<' takes a mapping or a list of mappings", line=_line(node))
@@ -139,24 +183,28 @@ class _Builder:
                 into[key], place.inside[key] = data[key], source_place.inside[key]
 
 
-def _key(node: yaml.Node) -> str:
-    if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "str":
+def _key(node: Node) -> str:
+    if isinstance(node, ScalarNode) and node.tag == _TAG + "str":
         return str(node.value)
-    found = f"{node.value}; quote it" if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+    found = f"{node.value or 'nothing'}; quote it" if isinstance(node, ScalarNode) else "a list or mapping"
     raise ConfigError(f"expected a key that is a string, found {found}", line=_line(node))
 
 
-def _scalar(node: yaml.ScalarNode) -> object:
+def _scalar(node: ScalarNode) -> object:
     try:
-        return _SCALARS[node.tag](node.value)
+        return _SCALARS[_tag(node)](node.value)
     except ValueError:
-        kind = node.tag.removeprefix(_TAG)
+        kind = _tag(node).removeprefix(_TAG)
         raise ConfigError(
             f"expected a value of type {kind}, found {node.value[:80]!r}", line=_line(node)
         ) from None
 
 
-def _line(node: yaml.Node) -> int:
+def _tag(node: Node) -> str:
+    return str(node.ctag)
+
+
+def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
 
 

@@ -17,6 +17,8 @@ _CLOCKS = {
     "mysql": "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
 }
 _SCHEMA_LOCK = 0x77696E6474756E6C  # "windtunl"
+_WORTH_COPY = 500
+"""Rows from which COPY, three times as fast, makes up for the savepoint around it."""
 
 
 def clock_us(connection: Connection) -> int:
@@ -57,12 +59,30 @@ def insert_new(table: Table, dialect: Dialect) -> Any:
 def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert many whole rows, leaving alone those whose key is there already; nothing is faster for many."""
     dialect = connection.dialect
-    if dialect.name == "postgresql":  # one statement with an array a column, instead of one for each row
+    if dialect.name != "postgresql":
+        connection.exec_driver_sql(_insert_rows_sql(table, dialect), list(rows))
+    elif len(rows) < _WORTH_COPY or not _copied(connection, table, rows):
+        # One statement with an array a column, instead of one for each row.
         connection.exec_driver_sql(
             _insert_columns_sql(table, dialect), tuple(map(list, zip(*rows, strict=True)))
         )
-    else:
-        connection.exec_driver_sql(_insert_rows_sql(table, dialect), list(rows))
+
+
+def _copied(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Insert the rows by PostgreSQL's COPY, which knows no ``ON CONFLICT``: all, or none if one is there."""
+    from asyncpg import UniqueViolationError  # of an optional extra
+
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        with connection.begin_nested():
+            driver.run_async(
+                lambda asyncpg: asyncpg.copy_records_to_table(
+                    table.name, records=rows, columns=[column.name for column in table.c]
+                )
+            )
+    except UniqueViolationError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=16)

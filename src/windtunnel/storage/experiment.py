@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, SupportsFloat, TypeVar
+from typing import Any
 
 import anyio.lowlevel
 import anyio.to_thread
 
+from windtunnel.concurrency import converted
 from windtunnel.errors import NotFound, ResultsInvalid, StorageError, TunableError
 from windtunnel.model import (
     Direction,
@@ -22,7 +22,7 @@ from windtunnel.model import (
     TrialRecord,
     utc_now,
 )
-from windtunnel.storage import editing, maintenance, queries, reads, requests, stories, values
+from windtunnel.storage import editing, maintenance, queries, reads, recording, requests, stories, values
 from windtunnel.storage.analysis import Analysis
 from windtunnel.storage.database import Database
 from windtunnel.storage.schema import METRIC_NAME
@@ -39,9 +39,6 @@ _EARLIEST_US = -(2**63)
 _NEW_AT_ONCE = 500
 _CLAIMED_AT_ONCE = 500
 _SAMPLES_AT_ONCE = 10_000
-
-P = TypeVar("P")
-R = TypeVar("R")
 
 
 class Experiment(Analysis):
@@ -154,7 +151,7 @@ class Experiment(Analysis):
         """
         if not new:
             return []
-        rows = await _converted(_new_row, new, at_once=_NEW_AT_ONCE)
+        rows = await converted(_new_row, new, at_once=_NEW_AT_ONCE)
         added = await self._writer.submit(queries.add_trials, requests.Addition(self._key, rows, at_most))
         trials = [
             Trial(
@@ -207,7 +204,7 @@ class Experiment(Analysis):
         :raises ResultsInvalid: if a value is neither a number nor text.
         :raises ValueError: if a timestamp has no zone.
         """
-        (refused,) = await self._writer.submit(queries.record, [await self._points(trial, samples)])
+        (refused,) = await self._writer.submit(recording.record, [await self._points(trial, samples)])
         if refused is not None:
             raise refused
 
@@ -223,7 +220,7 @@ class Experiment(Analysis):
             except (ResultsInvalid, ValueError) as exc:
                 said = f"{len(samples)} points of trial {trial.trial_id} are refused: {exc}"
                 refusals[position] = StorageError(said)
-        written = iter(await self._writer.submit(queries.record, points) if points else ())
+        written = iter(await self._writer.submit(recording.record, points) if points else ())
         return [refusals[i] if i in refusals else next(written) for i in range(len(batches))]
 
     async def _points(self, trial: Trial, samples: Sequence[Sample]) -> requests.Points:
@@ -233,12 +230,12 @@ class Experiment(Analysis):
             names = sorted(
                 values.check_text(name, "the name of a metric", longest=METRIC_NAME) for name in unknown
             )
-            known.update(await self._writer.submit(queries.register_metrics, names))
+            known.update(await self._writer.submit(recording.register_metrics, names))
 
         def row_of(sample: Sample) -> requests.Row:
             return (to_us(sample[0]), known[sample[1]], *pack(sample[2]))
 
-        rows = await _converted(row_of, samples, at_once=_SAMPLES_AT_ONCE)
+        rows = await converted(row_of, samples, at_once=_SAMPLES_AT_ONCE)
         return requests.Points(self._key, trial.trial_id, trial.attempt, trial.token, rows)
 
     async def finish(
@@ -358,14 +355,7 @@ class Experiment(Analysis):
         objective = next(iter(self.opt_targets), None)
         if objective is None or not result.metrics or not result.status.is_succeeded:
             return None
-        value = result.metrics.get(objective)
-        if isinstance(value, str) or not isinstance(value, float | int | SupportsFloat):
-            return None
-        try:
-            score = float(value)
-        except OverflowError:
-            return None
-        return score if math.isfinite(score) else None
+        return values.finite(result.metrics.get(objective))
 
     def _trial(
         self,
@@ -410,10 +400,3 @@ def _new_row(new: NewTrial) -> requests.NewRow:
         new.priority,
         None if new.not_before is None else values.to_us(new.not_before),
     )
-
-
-async def _converted(function: Callable[[P], R], items: Sequence[P], *, at_once: int) -> list[R]:
-    """``function`` of each item; in a worker thread if they are too many to hold up the event loop for."""
-    if len(items) <= at_once:
-        return [function(item) for item in items]
-    return await anyio.to_thread.run_sync(lambda: [function(item) for item in items])

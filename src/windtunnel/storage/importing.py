@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -263,7 +262,7 @@ def _outcome(theirs: mlos.Trial, status: Status, objective: str | None) -> Row:
     metrics = {name: _or_none(measured, text) for name, text in theirs.metrics.items()}
     outcome: Row = {
         "metrics": values.dump(metrics) if metrics or status.is_succeeded else None,
-        "score": _score(metrics, objective) if status.is_succeeded else None,
+        "score": values.finite(metrics.get(objective)) if objective and status.is_succeeded else None,
         "failure": _FAILURES.get(status),
     }
     if status is Status.UNKNOWN:
@@ -275,17 +274,6 @@ def _outcome(theirs: mlos.Trial, status: Status, objective: str | None) -> Row:
 
 def _or_none(read: Any, text: str | None) -> Any:
     return None if text is None else read(text)
-
-
-def _score(metrics: Mapping[str, Any], objective: str | None) -> float | None:
-    value = metrics.get(objective) if objective is not None else None
-    if value is None or isinstance(value, str):
-        return None
-    try:
-        score = float(value)
-    except OverflowError:
-        return None
-    return score if math.isfinite(score) else None
 
 
 # Telemetry

@@ -6,7 +6,6 @@ They only touch the connection, so that a group can be rolled back and applied a
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from sqlalchemy.sql import ColumnElement
 
 from windtunnel.errors import NotFound, StaleTrial, StorageError, TrialAlreadyFinished
 from windtunnel.model import Status
-from windtunnel.storage.dialects import clock_us, has_update_returning, insert_new, insert_rows
+from windtunnel.storage.dialects import clock_us, has_update_returning, insert_new
 from windtunnel.storage.requests import (
     Addition,
     Claim,
@@ -23,31 +22,27 @@ from windtunnel.storage.requests import (
     Completion,
     Extension,
     NewRow,
-    Points,
     Release,
 )
 from windtunnel.storage.schema import (
     IS_RUNNING,
     config,
     experiment,
-    metric,
     status_is,
-    telemetry,
     trial,
     trial_attempt,
 )
 
 __all__ = [
-    "ORDER",
     "add_trials",
+    "chunks",
     "claim",
     "extend",
     "finish",
     "now_us",
     "put_back",
-    "record",
-    "register_metrics",
     "release",
+    "stale",
 ]
 
 _CHUNK = 500
@@ -59,7 +54,8 @@ def now_us(connection: Connection) -> int:
     return clock_us(connection)
 
 
-def _chunks(values: Iterable[Any]) -> Iterable[list[Any]]:
+def chunks(values: Iterable[Any]) -> Iterable[list[Any]]:
+    """``values`` in lists that fit into one IN."""
     rest = list(values)
     while rest:
         yield rest[:_CHUNK]
@@ -76,7 +72,7 @@ def config_ids(connection: Connection, new: Iterable[tuple[str, str]]) -> dict[s
         insert_new(config, connection.dialect), [{"digest": d, "params": p} for d, p in params.items()]
     )
     found: dict[str, int] = {}
-    for digests in _chunks(params):
+    for digests in chunks(params):
         rows = connection.execute(select(config.c.digest, config.c.id).where(config.c.digest.in_(digests)))
         found.update((digest, config_id) for digest, config_id in rows)
     return found
@@ -224,7 +220,7 @@ _PARAMS = select(config.c.id, config.c.params).where(config.c.id.in_(bindparam("
 
 def _params_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
     params: dict[int, str] = {}
-    for some in _chunks(ids):
+    for some in chunks(ids):
         rows = connection.execute(_PARAMS, {"ids": some})
         params.update((config_id, text) for config_id, text in rows)
     return params
@@ -281,7 +277,7 @@ def release(connection: Connection, releases: Sequence[Release]) -> list[Storage
             status_is(Status.RUNNING),
         )
         hit = put_back(connection, held, now, one.reason)
-        outcomes.append(None if hit else _stale(one.trial_id))
+        outcomes.append(None if hit else stale(one.trial_id))
     return outcomes
 
 
@@ -303,55 +299,6 @@ def put_back(connection: Connection, which: ColumnElement[bool], now: int, reaso
     return connection.execute(
         update(trial).where(which).values(status=Status.PENDING.value, **blank)
     ).rowcount
-
-
-# Telemetry
-
-
-def register_metrics(connection: Connection, names: Sequence[Sequence[str]]) -> list[dict[str, int]]:
-    """name → id of each metric, stored now if it was not."""
-    wanted = {name for some in names for name in some}
-    connection.execute(insert_new(metric, connection.dialect), [{"name": name} for name in sorted(wanted)])
-    found: dict[str, int] = {}
-    for some in _chunks(wanted):
-        rows = connection.execute(select(metric.c.name, metric.c.id).where(metric.c.name.in_(some)))
-        found.update((name, metric_id) for name, metric_id in rows)
-    return [{name: found[name] for name in some} for some in names]
-
-
-def record(connection: Connection, requests: Sequence[Sequence[Points]]) -> list[list[StorageError | None]]:
-    """Append points of trials that are held. A point that is there already is left as it is."""
-    held = _held(connection, [batch for batches in requests for batch in batches])
-    rows = [
-        (batch.experiment, batch.trial_id, batch.attempt, *row)
-        for batches in requests
-        for batch in batches
-        if (batch.experiment, batch.trial_id, batch.token) in held
-        for row in batch.rows
-    ]
-    if rows:
-        insert_rows(connection, telemetry, rows)
-    return [
-        [None if (b.experiment, b.trial_id, b.token) in held else _stale(b.trial_id) for b in batches]
-        for batches in requests
-    ]
-
-
-def _held(connection: Connection, batches: Sequence[Points]) -> set[tuple[int, int, int]]:
-    """(experiment, trial_id, token) of the trials that still run under the token of their batch."""
-    wanted: defaultdict[int, set[int]] = defaultdict(set)
-    for batch in batches:
-        wanted[batch.experiment].add(batch.trial_id)
-    held: set[tuple[int, int, int]] = set()
-    for experiment_pk, trial_ids in wanted.items():
-        for some in _chunks(trial_ids):
-            rows = connection.execute(
-                select(trial.c.trial_id, trial.c.token).where(
-                    trial.c.experiment == experiment_pk, trial.c.trial_id.in_(some), status_is(Status.RUNNING)
-                )
-            )
-            held.update((experiment_pk, trial_id, token) for trial_id, token in rows)
-    return held
 
 
 # Finishing
@@ -385,7 +332,7 @@ def finish(connection: Connection, completions: Sequence[Completion]) -> list[St
     # Some did not hit, or the driver does not count: see what the rows say now.
     now: dict[tuple[int, int], Any] = {}
     for experiment_pk in {one.experiment for one in completions}:
-        for these in _chunks(one.trial_id for one in completions if one.experiment == experiment_pk):
+        for these in chunks(one.trial_id for one in completions if one.experiment == experiment_pk):
             rows = connection.execute(_OUTCOMES, {"experiment_pk": experiment_pk, "these": these})
             now.update({(experiment_pk, row.trial_id): row for row in rows})
     return [_finished(now.get((one.experiment, one.trial_id)), one) for one in completions]
@@ -401,7 +348,7 @@ def _finished(row: Any, one: Completion) -> StorageError | None:
     if row is None:
         return NotFound("trial", one.trial_id)
     if row.token != one.token or row.status < Status.SUCCEEDED.value:
-        return _stale(one.trial_id)
+        return stale(one.trial_id)
     if row.status == one.status and _same(row.metrics, one.metrics):
         return None
     said = Status(row.status).name
@@ -417,12 +364,9 @@ def _same(metrics: str | None, others: str | None) -> bool:
     )
 
 
-def _stale(trial_id: int) -> StaleTrial:
+def stale(trial_id: int) -> StaleTrial:
+    """The refusal of a write for a trial that is not held."""
     return StaleTrial(
         f"trial {trial_id} is not held under this token: its lease was lost or it has ended; "
         "this write is refused"
     )
-
-
-ORDER = (register_metrics, add_trials, record, finish, release, claim)
-"""In which order the kinds stand in one transaction: what frees a trial comes before what claims one."""

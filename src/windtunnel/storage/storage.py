@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from windtunnel.errors import ConfigError, NotFound, SchemaMismatch
 from windtunnel.model import Direction, TrialRecord
-from windtunnel.storage import editing, maintenance, queries, reads
+from windtunnel.storage import editing, maintenance, queries, reads, recording
 from windtunnel.storage.database import Database, open_database
 from windtunnel.storage.dialects import lock_schema
 from windtunnel.storage.experiment import Experiment
@@ -29,6 +29,15 @@ __all__ = ["ExperimentSummary", "Storage", "open_prepared", "open_storage", "upg
 logger = logging.getLogger(__name__)
 
 _VERSION = importlib.metadata.version("windtunnel")
+_ORDER = (
+    recording.register_metrics,
+    queries.add_trials,
+    recording.record,
+    queries.finish,
+    queries.release,
+    queries.claim,
+)
+"""In which order the kinds of writes stand in one transaction: what frees a trial before what claims one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +194,7 @@ async def open_storage(
     """
     failure: Exception | None = None
     async with open_prepared(url, patience=patience) as database:
-        writer = GroupWriter(database, queries.ORDER)
+        writer = GroupWriter(database, _ORDER)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(writer.run, name="storage writer")
             try:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from windtunnel.errors import ExperimentMismatch
 from windtunnel.model import Status
-from windtunnel.storage import queries
+from windtunnel.storage import queries, recording
 from windtunnel.storage.database import Database
 from windtunnel.storage.dialects import insert_rows
 from windtunnel.storage.schema import experiment, telemetry, trial, trial_attempt
@@ -122,7 +122,7 @@ def _store(
     connection: Connection, experiment_pk: int, points: Sequence[Point], known: dict[str, int]
 ) -> dict[str, int]:
     unknown = sorted({point.metric for point in points} - known.keys())
-    new: dict[str, int] = queries.register_metrics(connection, [unknown])[0] if unknown else {}
+    new: dict[str, int] = recording.register_metrics(connection, [unknown])[0] if unknown else {}
     ids = {**known, **new}
     rows = [
         (experiment_pk, trial_id, attempt, ts_us, ids[metric], number, text)

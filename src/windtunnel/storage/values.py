@@ -12,7 +12,7 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 from windtunnel.errors import ResultsInvalid
 
-__all__ = ["check_text", "dump", "from_us", "load", "load_all", "pack", "to_us", "unpack"]
+__all__ = ["check_text", "dump", "finite", "from_us", "load", "load_all", "pack", "to_us", "unpack"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -57,6 +57,17 @@ def pack(value: object) -> tuple[float | None, str | None]:
     except _NO_NUMBER:
         raise ResultsInvalid(f"telemetry must be numbers or text, found {_shown(value)}") from None
     return (number, None) if math.isfinite(number) else (0.0, repr(number))
+
+
+def finite(value: object) -> float | None:
+    """``value`` as a double, for comparisons inside the database; None if it is no finite number."""
+    if isinstance(value, str) or not isinstance(value, float | int | SupportsFloat):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def unpack(number: float | None, text: str | None) -> float | int | str:
