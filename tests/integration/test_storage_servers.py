@@ -26,7 +26,7 @@ from windtunnel.storage import migrate, open_storage, schema, upgrade_storage
 from windtunnel.storage import storage as storage_module
 from windtunnel.storage.database import open_database
 from windtunnel.testing.storage import SharedStorageContract, StorageContract
-from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, claim_one, new, point
+from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, claim_one, ended, new, point
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -362,3 +362,34 @@ async def test_an_older_server_is_upgraded_on_request_only(
             await database.write(
                 lambda c: c.exec_driver_sql("UPDATE windtunnel_schema SET version_num = '0002'")
             )
+
+
+async def test_many_callers_share_few_connections_without_a_deadlock(server: str) -> None:
+    """200 tasks that read and write by turns, over a pool of five connections."""
+    url = await emptied(server)
+    async with (
+        open_storage(url) as storage,
+        storage.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as experiment,
+    ):
+        await experiment.add_trials([new(i) for i in range(200)])
+
+        async def work(number: int) -> None:
+            (trial,) = await experiment.claim(f"w{number}", limit=1, lease=LEASE)
+            await experiment.counts()
+            assert await experiment.extend(f"w{number}", lease=LEASE) == {trial.trial_id: trial.token}
+            await experiment.finish(trial, ended(float(number)))
+            assert (await experiment.story(trial.trial_id)).trial.status is Status.SUCCEEDED
+
+        async with anyio.create_task_group() as group:
+            for number in range(200):
+                group.start_soon(work, number)
+        assert (await experiment.counts()).succeeded == 200
+        assert storage._database.in_use == 0
+
+
+async def test_a_wrong_password_is_told_at_once_and_never_shown(mariadb: str) -> None:
+    with pytest.raises(StorageUnavailable, match="check the user and the password") as caught:
+        async with open_storage(mariadb.replace("root@", "root:hunter2@")):
+            pytest.fail("it was opened")
+    assert "hunter2" not in repr(caught.value)
+    assert "hunter2" not in repr(caught.value.__cause__)

@@ -7,6 +7,7 @@ nor rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, case, func, null, or_, select, tuple_
@@ -144,9 +145,12 @@ def points(
         .order_by(telemetry.c.trial_id, telemetry.c.attempt, telemetry.c.ts_us, telemetry.c.metric_id)
         .limit(limit),
     )
-    if not with_text and any(row[3] is None for row in rows):
+    if not with_text and None in map(_VALUE, rows):
         return points(connection, experiment_pk, span, after, limit, with_text=True)
     return rows
+
+
+_VALUE = itemgetter(3)
 
 
 def _trial_and_attempt() -> Any:
