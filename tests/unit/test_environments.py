@@ -411,3 +411,15 @@ async def test_a_run_takes_its_duration() -> None:
 def test_bad_mock_options(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         MockEnv(name="m", config=config)
+
+
+async def test_a_configuration_error_of_the_users_function_fails_its_trial_only() -> None:
+    async def bench(_params: dict[str, Any]) -> None:
+        raise ConfigError("their own, not ours")
+
+    env = FunctionEnv(name="f", config={}, function=bench)
+    await env.setup(TunableGroups({}))
+    result = await env.run()
+    assert result.status is Status.FAILED
+    assert env.failure is not None
+    assert "ConfigError: their own, not ours" in env.failure

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any, cast
 
 import anyio
 import pytest
 
 from windtunnel.errors import NotFound, StorageError, StorageUnavailable
-from windtunnel.storage.database import Database
+from windtunnel.storage.database import Database, open_database
 from windtunnel.storage.writer import GroupWriter
 
 
@@ -207,3 +208,30 @@ async def test_a_cancelled_owner_still_gets_everything_written() -> None:
             await anyio.lowlevel.checkpoint()
             scope.cancel()
     assert outcomes == {n: 2 * n for n in range(5)}
+
+
+async def test_a_writer_that_is_cancelled_by_asyncio_lets_nobody_wait_for_ever() -> None:
+    held = anyio.Event()
+
+    async with open_database("sqlite:///:memory:", patience=timedelta(seconds=1)) as database:
+        writer = GroupWriter(database, [_noted])
+        running = asyncio.get_running_loop().create_task(writer.run())
+
+        async def submit() -> None:
+            held.set()
+            with pytest.raises(StorageError, match="was closed before this was written"):
+                await writer.submit(_noted, 1)
+
+        async with anyio.create_task_group() as group:
+            writer._wake = anyio.Event()  # the writer sleeps through it, as if it were cut off just then
+            group.start_soon(submit)
+            await held.wait()
+            running.cancel()
+        with pytest.raises(StorageError, match="is closed"):
+            await writer.submit(_noted, 2)
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def _noted(_connection: object, payloads: Sequence[int]) -> list[int]:
+    return list(payloads)

@@ -134,7 +134,7 @@ class CompositeEnv(Environment):
     async def _run(self) -> RunResult:
         metrics: dict[str, Any] = {}
         for child in self._children:
-            result = await child.run()
+            result = RunResult.of(await child.run())
             if result.status is not Status.SUCCEEDED:
                 self._failure = f"{child.name}: {child.failure or f'ended as {result.status.name}'}"
                 return result._replace(metrics=None)
@@ -143,7 +143,7 @@ class CompositeEnv(Environment):
 
     async def _status(self) -> StatusReport:
         own = await super()._status()
-        reports = [await child.status() for child in self._children]
+        reports = [StatusReport.of(await child.status()) for child in self._children]
         bad = [report.status for report in reports if not report.status.is_good]
         telemetry = [sample for report in reports for sample in report.telemetry]
         return StatusReport(bad[0] if bad else own.status, own.timestamp, telemetry)

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 
 from windtunnel.environments.base import CommonOptions, Environment
 from windtunnel.environments.registry import imported
-from windtunnel.errors import ConfigError, EnvironmentFailed, ResultsInvalid, WindtunnelError, described
+from windtunnel.errors import ConfigError, EnvironmentFailed, ResultsInvalid, described
 from windtunnel.model import RunResult, Sample, Status, utc_now
 from windtunnel.options import shown
 
@@ -67,7 +67,7 @@ class FunctionEnv(Environment):
                 returned = await self._function(params, emit)
             else:
                 returned = await self._function(params)
-        except WindtunnelError:
+        except EnvironmentFailed:
             raise
         except (Exception, SystemExit) as exc:  # a benchmark that exits is over, we are not
             raise EnvironmentFailed(f"run failed: {described(exc)}") from exc

@@ -81,13 +81,22 @@ class GroupWriter:
 
     async def run(self) -> None:
         """Write groups until ``close``. Shielded: cancelled trials still have outcomes to store."""
-        with anyio.CancelScope(shield=True):
-            while not (self._closing and not self._queue):
-                await self._wake.wait()
-                self._wake = anyio.Event()
-                while self._queue:
-                    group, self._queue = self._queue[:_GROUP_LIMIT], self._queue[_GROUP_LIMIT:]
-                    await self._commit(group)
+        taken: list[_Operation[Any, Any]] = []
+        try:
+            with anyio.CancelScope(shield=True):
+                while not (self._closing and not self._queue):
+                    await self._wake.wait()
+                    self._wake = anyio.Event()
+                    while self._queue:
+                        taken, self._queue = self._queue[:_GROUP_LIMIT], self._queue[_GROUP_LIMIT:]
+                        await self._commit(taken)
+        finally:  # cancelled by asyncio itself, which no shield holds off: nobody must wait for ever
+            self._closing = True
+            for operation in [*taken, *self._queue]:
+                if not operation.done.is_set():
+                    operation.resolve(
+                        StorageError(f"{self._database.place} was closed before this was written")
+                    )
 
     def close(self) -> None:
         """Take nothing more; ``run`` ends when the queue is empty."""
