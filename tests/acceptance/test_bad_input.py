@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 GOOD: dict[str, Any] = {
@@ -120,6 +121,31 @@ def test_a_trial_that_cannot_work_fails_and_says_why(
     )
     assert [trial["status"] for trial in shown["trials"]] == ["FAILED", "FAILED"]
     assert shown["best"] is None
+
+
+def test_a_run_that_takes_too_long_is_killed_with_its_children_and_shows_what_it_printed(
+    tmp_path: Path,
+) -> None:
+    config = changed("environment.config.run", ["sleep 600 & echo so far so good; sleep 600"])
+    config |= {"trials": 1, "timeouts": {"run": "500ms"}}
+    config["environment"]["config"]["teardown"] = ['echo "$trial_id" > "$config_dir/torn-down"']
+    done = run(tmp_path, config)
+    assert done.returncode == 1
+    assert "run was stopped after its time limit of 0.5 s" in done.stdout + done.stderr
+    assert "so far so good" in done.stdout + done.stderr
+    assert (tmp_path / "torn-down").read_text(encoding="utf-8") == "1\n"
+    ours = [
+        p
+        for p in psutil.process_iter(["environ"])
+        if (p.info["environ"] or {}).get("config_dir") == str(tmp_path)
+    ]
+    assert ours == [], "its children are gone too"
+
+
+def test_importing_the_package_is_cheap() -> None:
+    heavy = "{'sqlalchemy', 'asyncssh', 'alembic', 'pydantic', 'aiosqlite', 'typer', 'rich', 'pyarrow'}"
+    code = f"import sys, windtunnel; assert not {heavy} & set(sys.modules); assert callable(windtunnel.tune)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.fixture
