@@ -15,6 +15,7 @@ from windtunnel.tunables import TunableGroups
 
 __all__ = [
     "Direction",
+    "FailureKind",
     "History",
     "NewTrial",
     "RunResult",
@@ -129,6 +130,21 @@ class Sample(NamedTuple):
     timestamp: datetime
     metric: str
     value: float | int | str
+
+
+class FailureKind(enum.StrEnum):
+    """Which part of a trial failed: what is retried, and what the failure budget counts, goes by it."""
+
+    SETUP = "setup"
+    """The environment could not be made or set up: rather the host's fault than the configuration's."""
+    RUN = "run"
+    """The run failed."""
+    RESULTS = "results"
+    """The run ended well, but what it reported cannot be used."""
+    TIMEOUT = "timeout"
+    """A step used up its time."""
+    HOST = "host"
+    """The host was lost, or would not serve."""
 
 
 class RunResult(NamedTuple):
