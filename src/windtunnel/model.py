@@ -18,6 +18,7 @@ __all__ = [
     "FailureKind",
     "History",
     "NewTrial",
+    "OutlierHost",
     "RunResult",
     "Sample",
     "Status",
@@ -271,6 +272,7 @@ class Timeouts:
     :ivar teardown: also the grace that clean-up gets when a trial is cancelled.
     :ivar status: one poll of ``Environment.status``.
     :ivar trial: set-up and run together.
+    :ivar experiment: one session of the whole experiment; the trials that run then are TIMED_OUT.
     """
 
     setup: timedelta | None = None
@@ -278,6 +280,20 @@ class Timeouts:
     teardown: timedelta = timedelta(seconds=30)
     status: timedelta = timedelta(seconds=10)
     trial: timedelta | None = None
+    experiment: timedelta | None = None
+
+
+class OutlierHost(NamedTuple):
+    """A host whose results differ from those of others with the same configurations.
+
+    :ivar runs: how many of its results were compared.
+    :ivar deviation: how far its results lie from those of others, in their robust standard deviations; above
+        zero if they are larger.
+    """
+
+    host: str
+    runs: int
+    deviation: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +304,8 @@ class Summary:
     :ivar best: the best trial of the configuration with the best mean of the first objective.
     :ivar failed: trials that failed or timed out.
     :ivar interrupted: whether the session was stopped before the experiment was complete.
+    :ivar stopped_because: which budget or time limit ended the session early; None if none did.
+    :ivar outlier_hosts: hosts whose results are not to be trusted; looked for with adaptive repeats only.
     """
 
     experiment_id: str
@@ -300,3 +318,5 @@ class Summary:
     failed: int
     canceled: int
     interrupted: bool = False
+    stopped_because: str | None = None
+    outlier_hosts: tuple[OutlierHost, ...] = ()
