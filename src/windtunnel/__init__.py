@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from windtunnel.api import run, tune
+    from windtunnel.api import open_scheduler, run, tune
     from windtunnel.environments import CompositeEnv, Environment, FunctionEnv, LocalEnv, MockEnv
     from windtunnel.errors import (
         CommandFailed,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         WindtunnelError,
     )
     from windtunnel.model import (
+        FailureKind,
         History,
         NewTrial,
         RunResult,
@@ -49,12 +50,13 @@ if TYPE_CHECKING:
         TrialRecord,
     )
     from windtunnel.optimizers import Optimizer
-    from windtunnel.scheduling import Host, Scheduler
+    from windtunnel.pruners import Abort, Pruner
+    from windtunnel.scheduling import Host, Scheduler, Snapshot
     from windtunnel.storage import Experiment, Storage, open_storage
     from windtunnel.tunables import CovariantGroup, Tunable, TunableGroups
 
 _HOMES = {
-    "api": ("run", "tune"),
+    "api": ("open_scheduler", "run", "tune"),
     "environments": ("CompositeEnv", "Environment", "FunctionEnv", "LocalEnv", "MockEnv"),
     "errors": (
         "CommandFailed",
@@ -77,6 +79,7 @@ _HOMES = {
         "WindtunnelError",
     ),
     "model": (
+        "FailureKind",
         "History",
         "NewTrial",
         "RunResult",
@@ -89,13 +92,15 @@ _HOMES = {
         "TrialRecord",
     ),
     "optimizers": ("Optimizer",),
-    "scheduling": ("Host", "Scheduler"),
+    "pruners": ("Abort", "Pruner"),
+    "scheduling": ("Host", "Scheduler", "Snapshot"),
     "storage": ("Experiment", "Storage", "open_storage"),
     "tunables": ("CovariantGroup", "Tunable", "TunableGroups"),
 }
 _HOME_OF = {name: f"windtunnel.{home}" for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Abort",
     "CommandFailed",
     "CompositeEnv",
     "ConfigError",
@@ -104,6 +109,7 @@ __all__ = [
     "EnvironmentFailed",
     "Experiment",
     "ExperimentMismatch",
+    "FailureKind",
     "FunctionEnv",
     "History",
     "Host",
@@ -116,11 +122,13 @@ __all__ = [
     "NotFound",
     "Optimizer",
     "OptimizerError",
+    "Pruner",
     "ResultsInvalid",
     "RunResult",
     "Sample",
     "Scheduler",
     "SchemaMismatch",
+    "Snapshot",
     "StaleTrial",
     "Status",
     "StatusReport",
@@ -137,6 +145,7 @@ __all__ = [
     "TunableError",
     "TunableGroups",
     "WindtunnelError",
+    "open_scheduler",
     "open_storage",
     "run",
     "tune",

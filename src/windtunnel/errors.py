@@ -129,7 +129,7 @@ def ends_of_output(stdout_tail: str, stderr_tail: str) -> str:
 class CommandFailed(EnvironmentFailed):
     """A script line ended with a status other than 0.
 
-    :ivar step: ``setup``, ``run`` or ``teardown``.
+    :ivar step: ``setup``, ``run``, ``abort`` or ``teardown``.
     :ivar command: the line as it was written.
     :ivar exit_status: the status; negative for a signal.
     """

@@ -137,15 +137,17 @@ class FailureKind(enum.StrEnum):
     """Which part of a trial failed: what is retried, and what the failure budget counts, goes by it."""
 
     SETUP = "setup"
-    """The environment could not be made or set up: rather the host's fault than the configuration's."""
+    """The environment could not be made or set up, or not in time: rather the host's fault."""
     RUN = "run"
     """The run failed."""
     RESULTS = "results"
     """The run ended well, but what it reported cannot be used."""
     TIMEOUT = "timeout"
-    """A step used up its time."""
+    """The run, or the trial as a whole, used up its time."""
     HOST = "host"
     """The host was lost, or would not serve."""
+    ABORTED = "aborted"
+    """A pruner stopped it. The trial is CANCELED, and never retried."""
 
 
 class RunResult(NamedTuple):
@@ -304,6 +306,8 @@ class Summary:
     :ivar best: the best trial of the configuration with the best mean of the first objective.
     :ivar failed: trials that failed or timed out.
     :ivar interrupted: whether the session was stopped before the experiment was complete.
+    :ivar teardowns_cut: whether the session was stopped without waiting for teardowns: they may have left
+        something behind.
     :ivar stopped_because: which budget or time limit ended the session early; None if none did.
     :ivar outlier_hosts: hosts whose results are not to be trusted; looked for with adaptive repeats only.
     """
@@ -318,5 +322,6 @@ class Summary:
     failed: int
     canceled: int
     interrupted: bool = False
+    teardowns_cut: bool = False
     stopped_because: str | None = None
     outlier_hosts: tuple[OutlierHost, ...] = ()

@@ -183,7 +183,10 @@ def _expectation(error: ErrorDetails) -> str:
     kind = _KINDS.get(error["type"])
     if kind is None:
         return error["msg"][0].lower() + error["msg"][1:]
-    return "expected " + kind.format(**error.get("ctx", {}))
+    limits = {
+        name: f"{one:g}" if isinstance(one, float) else one for name, one in error.get("ctx", {}).items()
+    }
+    return "expected " + kind.format(**limits)
 
 
 def _choice(error: ErrorDetails) -> str:

@@ -118,8 +118,9 @@ def test_json_holds_what_is_documented(home: Path) -> None:
     done = call(home, "run", described(home, mock={"fail": 0.3}, trials=8), "--json")
     ran = json.loads(done.stdout)
     assert "trials" in done.stderr
-    assert json.loads(fine(home, "show", "mock", "--json")) == ran
-    assert list(ran) == ["experiment_id", "objectives", "best", "trials"]
+    shown = json.loads(fine(home, "show", "mock", "--json"))
+    assert list(shown) == ["experiment_id", "objectives", "best", "trials"]
+    assert ran == {**shown, "stopped_because": None, "outlier_hosts": []}
     statuses = [one["status"] for one in ran["trials"]]
     assert [one["trial_id"] for one in ran["trials"]] == list(range(1, 9))
     assert {"SUCCEEDED", "FAILED"} == set(statuses)
@@ -235,7 +236,7 @@ def test_an_interrupted_run_is_left_in_order_and_resumes(home: Path, number: sig
     with interrupted_in_the_middle(home, file) as process:
         process.send_signal(number)
         output, errors = process.communicate(timeout=15)
-    assert process.returncode == 1
+    assert process.returncode == 3
     assert errors == ""
     assert "stopping: running trials are cancelled and torn down" in output
     assert "run the same command to resume" in output
@@ -267,8 +268,9 @@ def test_a_second_ctrl_c_cuts_the_teardown_short(home: Path) -> None:
         assert (home / "told").read_text() == "begun\n"  # waits for the teardown
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=15)
-    assert process.returncode == 1
+    assert process.returncode == 4
     assert "stopping now" in output
+    assert "teardowns were cut short" in output
     assert "Traceback" not in errors
     (left,) = json.loads(fine(home, "list", "--json"))
     assert (left["running"], left["succeeded"], left["canceled"]) == (0, 1, 1)
@@ -289,7 +291,7 @@ def test_ctrl_c_before_anything_runs(home: Path) -> None:
     ):  # waits until it is being read
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=15)
-    assert (process.returncode, errors) == (1, "interrupted\n")
+    assert (process.returncode, errors) == (3, "interrupted\n")
 
 
 def test_after_a_kill_the_run_resumes(home: Path) -> None:
@@ -412,7 +414,7 @@ def test_version(home: Path) -> None:
     assert fine(home, "--version").startswith("windtunnel 0.")
 
 
-@pytest.mark.parametrize("command", ["run", "list", "show", "demo"])
+@pytest.mark.parametrize("command", ["run", "worker", "list", "show", "demo"])
 def test_every_command_explains_itself_with_an_example(home: Path, command: str) -> None:
     assert f"\n    windtunnel {command}" in fine(home, command, "--help")
 

@@ -115,7 +115,7 @@ def test_an_interrupted_run_leaves_nobody_behind_and_is_resumed_exactly(
     assert "Traceback" not in said
     wait_until(lambda: not scripts_alive(folder), "the scripts to be gone")
     if number != signal.SIGKILL:
-        assert first.returncode == 1
+        assert first.returncode == 3
         assert rows(folder, "SELECT count(*) FROM trial WHERE status = 3") == [(0,)]
         assert rows(folder, "SELECT count(*) FROM trial WHERE status = 5") == [(3,)]
         assert sum(lines(folder / "teardowns").values()) == 8, (

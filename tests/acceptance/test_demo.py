@@ -124,7 +124,7 @@ def test_an_interrupted_demo_cleans_up_and_the_next_one_resumes_it(home: Path) -
                 running.send_signal(signal.SIGINT)
                 break
         rest = running.stdout.read()
-    assert running.returncode == 1, rest
+    assert running.returncode == 3, rest
     assert left_behind(home) == []
     resumed = json.loads(demo(home, "--trials", "4", "--json").stdout)
     assert resumed["experiment_id"] == "sqlite-pragmas"

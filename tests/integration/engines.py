@@ -24,13 +24,14 @@ class Counting(Optimizer):
 
     learns = False
 
-    def __init__(self, *, asked: int = 0, fail_at: int | None = None, size: int | None = None) -> None:
-        super().__init__(
-            tunables=SPACE, objectives=OBJECTIVES, seed=1, start_with_defaults=False, asked=asked
-        )
+    def __init__(self, *, fail_at: int | None = None, size: int | None = None) -> None:
+        super().__init__(tunables=SPACE, objectives=OBJECTIVES, seed=1, start_with_defaults=False)
         self.told: list[int] = []
         self._fail_at = fail_at
         self._size = size
+
+    def go_on_after(self, asked: int) -> None:
+        self._asked = asked
 
     def _ask(self, index: int, count: int) -> Sequence[TunableGroups]:
         if self._fail_at is not None and index >= self._fail_at:
@@ -129,9 +130,15 @@ async def opened(url: str, experiment_id: str = "e") -> AsyncIterator[Experiment
 def scheduler(experiment: Experiment, lab: Lab, **options: Any) -> Scheduler:
     """A scheduler over ``lab`` with defaults for whatever the test does not say."""
     slots = options.pop("slots", 4)
-    options.setdefault("optimizer", Counting(asked=options.pop("asked", 0)))
+    options.setdefault("hosts", [Host(slots=slots)])
     options.setdefault("make_environment", lab.make)
-    return Scheduler(experiment=experiment, hosts=[Host(slots=slots)], **options)
+    optimizer: Counting = options.pop("optimizer", None) or Counting()
+
+    def make_optimizer(asked: int) -> Counting:
+        optimizer.go_on_after(asked)
+        return optimizer
+
+    return Scheduler(experiment=experiment, make_optimizer=make_optimizer, **options)
 
 
 async def statuses(experiment: Experiment) -> dict[int, Status]:

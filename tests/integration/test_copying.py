@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound, SchemaMismatch, StorageUnavailable
-from windtunnel.model import Status
+from windtunnel.model import FailureKind, Status
 from windtunnel.storage import copying, open_storage
 from windtunnel.storage.copying import copy_storage
 from windtunnel.storage.database import Database
@@ -32,16 +32,16 @@ from windtunnel.tunables import TunableGroups
 
 QUERY = {
     "experiment": "SELECT name, description, root_env_config, objectives, tunables, next_trial_id, "
-    "created_us, windtunnel FROM experiment",
+    "created_us, windtunnel, document, suggested FROM experiment",
     "merges": "SELECT a.name, b.name, merged_us FROM experiment_merge "
     "JOIN experiment a ON a.id = experiment JOIN experiment b ON b.id = merged",
     "session": "SELECT e.name, owner, started_us, facts FROM session JOIN experiment e ON e.id = experiment",
     "trial": "SELECT e.name, t.trial_id, c.digest, c.params, status, priority, attempt, token, "
     "not_before_us, t.created_us, started_us, ended_us, lease_until_us, owner, host, parameters, metrics, "
-    "score, failure "
+    "score, failure, failure_kind "
     "FROM trial t JOIN config c ON c.id = t.config_id JOIN experiment e ON e.id = t.experiment",
-    "trial_attempt": "SELECT e.name, trial_id, attempt, owner, host, started_us, ended_us, status, reason "
-    "FROM trial_attempt JOIN experiment e ON e.id = experiment",
+    "trial_attempt": "SELECT e.name, trial_id, attempt, owner, host, started_us, ended_us, status, reason, "
+    "failure_kind FROM trial_attempt JOIN experiment e ON e.id = experiment",
     "telemetry": "SELECT e.name, trial_id, attempt, ts_us, m.name, number, text FROM telemetry "
     "JOIN metric m ON m.id = metric_id JOIN experiment e ON e.id = experiment",
 }
@@ -84,7 +84,11 @@ async def fill(path: Path, experiment_id: str = "e", trials: int = 7) -> None:
         await experiment.add_trials([new(i, priority=i % 2) for i in range(trials)])
         again = await claim_one(experiment)
         await experiment.record(again, [point(0, "m", 0.5)])
-        await experiment.release(again, reason="moved")
+        await experiment.retry(
+            again, status=Status.FAILED, reason="moved", kind=FailureKind.HOST, host="away"
+        )
+        await experiment.lead("w1", lease=LEASE, is_dead=lambda _owner: False)
+        await experiment.describe('{"trials": 7}')
         for trial in await experiment.claim("w1", limit=trials - 2, lease=LEASE):
             values: list[float | str] = [1.0, math.nan, "text", 2**60]
             await experiment.record(trial, [point(i, m, v) for i, v in enumerate(values) for m in "ab"])
@@ -97,7 +101,7 @@ async def test_a_copy_is_equal(source: Path, target: Path) -> None:
     await fill(source, "other")
     execute(
         source,
-        "INSERT INTO session VALUES ('w1', 1, 5, '{\"cpu\": 2}')",
+        "INSERT INTO session (owner, experiment, started_us, facts) VALUES ('w1', 1, 5, '{\"cpu\": 2}')",
         "INSERT INTO experiment_merge VALUES (2, 1, 7)",
     )
     await fill(target, "mine")  # so that nothing has the same number
@@ -173,7 +177,7 @@ async def test_a_running_trial_waits_in_the_copy_until_it_has_ended_in_the_sourc
             assert (waiting.trial_id, waiting.attempt) == (1, 1)
         (attempt,) = contents(target)["trial_attempt"]
         assert attempt[2:4] == (1, "w9")
-        assert attempt[7:] == (Status.CANCELED.value, "was running elsewhere when it was taken over")
+        assert attempt[7:] == (Status.CANCELED.value, "was running elsewhere when it was taken over", None)
         await experiment.record(trial, [point(2, "m", 2.0)])
         await experiment.finish(trial, ended(4.0))
         (done,) = await copy_storage(url(source), url(target))
@@ -274,5 +278,5 @@ def test_every_table_is_thought_of() -> None:
         "metric",
         "telemetry",
     }
-    of_one_database_only = {"receipt"}
+    of_one_database_only = {"receipt", "optimizer_lease"}
     assert set(metadata.tables) == copied | of_one_database_only, "teach copying.py about the new table"

@@ -44,8 +44,8 @@ def busy_lab() -> Lab:
     return lab
 
 
-def small(experiment: Experiment, lab: Lab, *, asked: int = 0, **options: Any) -> Scheduler:
-    return scheduler(experiment, lab, trials=TRIALS, slots=3, optimizer=Learning(asked=asked), **options)
+def small(experiment: Experiment, lab: Lab, **options: Any) -> Scheduler:
+    return scheduler(experiment, lab, trials=TRIALS, slots=3, optimizer=Learning(), **options)
 
 
 async def fresh(storage: Storage, name: object) -> Experiment:
@@ -68,7 +68,7 @@ async def check_resumes(experiment: Experiment, lab: Lab, what: object, *, held:
     done = {trial_id for trial_id, status in before.items() if status is Status.SUCCEEDED}
     again = busy_lab()
     with anyio.fail_after(LIMIT_S):
-        summary = await small(experiment, again, asked=len(before)).run()
+        summary = await small(experiment, again).run()
     assert (summary.trials, summary.succeeded) == (TRIALS, TRIALS), what
     assert sorted(again.steps("run")) == sorted(set(range(1, TRIALS + 1)) - done), f"{what}: only the rest"
     attempts = {record.trial_id: record.attempt async for record in experiment.trials()}

@@ -329,7 +329,7 @@ def endless(tmp_path: Path, step: str) -> LocalEnv:
     )
 
 
-@pytest.mark.parametrize("step", ["setup", "run"])
+@pytest.mark.parametrize("step", ["setup", "run", "abort"])
 async def test_cancelled_during_a_step(tmp_path: Path, trial_directories: Path, step: str) -> None:
     environment = endless(tmp_path, step)
     begun = anyio.Path(trial_directories)
@@ -338,6 +338,7 @@ async def test_cancelled_during_a_step(tmp_path: Path, trial_directories: Path, 
         async with torn_down(environment):
             await environment.setup(TUNABLES, TRIAL)
             await environment.run()
+            await environment.abort()
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
@@ -347,6 +348,60 @@ async def test_cancelled_during_a_step(tmp_path: Path, trial_directories: Path, 
             group.cancel_scope.cancel()
     assert (tmp_path / "torn-down").exists()
     assert environment.outputs[step].exit_status < 0
+
+
+async def cancelled_in_mid_run(environment: LocalEnv, trial_directories: Path) -> None:
+    """Set up, and cancel the run when it has made a file named ``begun``."""
+    assert await environment.setup(TUNABLES, TRIAL), environment.failure
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(environment.run)
+            while not [path async for path in anyio.Path(trial_directories).glob("*/begun")]:
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+
+async def test_abort_comes_between_the_cancelled_run_and_teardown(
+    tmp_path: Path, trial_directories: Path
+) -> None:
+    environment = make(
+        shell_env_params=["x"],
+        setup=["sleep 1000 & echo $! > server"],
+        run=["touch begun", "sleep 1000"],
+        abort=["kill -0 $(cat server)", 'echo "$x $trial_id" > told'],
+        teardown=[f"cp told {tmp_path}/told"],
+    )
+    async with torn_down(environment):
+        await cancelled_in_mid_run(environment, trial_directories)
+        assert "abort" not in environment.outputs
+        await environment.abort()
+    assert (tmp_path / "told").read_text() == "50 1\n"
+    assert not psutil.Process().children()
+
+
+async def test_an_abort_that_fails_says_so_and_teardown_follows(
+    tmp_path: Path, trial_directories: Path
+) -> None:
+    environment = make(
+        run=["touch begun", "sleep 1000"],
+        abort=["echo trying", "false", "echo never"],
+        teardown=[f"touch {tmp_path}/torn-down"],
+    )
+    async with torn_down(environment):
+        await cancelled_in_mid_run(environment, trial_directories)
+        with pytest.raises(CommandFailed, match="abort failed: 'false' ended with status 1"):
+            await environment.abort()
+        assert "trying" in environment.printed("abort")
+        assert "never" not in environment.printed("abort")
+    assert (tmp_path / "torn-down").exists()
+
+
+async def test_a_trial_that_was_not_aborted_runs_no_abort_lines(tmp_path: Path) -> None:
+    environment = make(run=["true"], abort=f"touch {tmp_path}/aborted")
+    await environment.abort()
+    await run_once(environment)
+    await environment.abort()
+    assert not (tmp_path / "aborted").exists()
 
 
 async def test_cancelled_during_teardown_still_closes_everything(

@@ -13,16 +13,17 @@ import anyio.to_thread
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 
+from tests.integration.tables import described
 from windtunnel.storage import maintenance, migrate, open_storage, schema
 from windtunnel.storage import storage as storage_module
 from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, claim_one, ended, new
 
-_SECOND = """
+_SECOND = f"""
 import sqlalchemy as sa
 from alembic import op
 
 revision = "9999"
-down_revision = "0002"
+down_revision = "{schema.REVISION}"
 
 def upgrade():
     op.add_column("experiment", sa.Column("note", sa.Text()))
@@ -46,35 +47,15 @@ def _engine(path: Path) -> Engine:
 def _described(engine: Engine) -> dict[str, object]:
     """All that the database says of its tables."""
     with engine.connect() as connection:
-        look = inspect(connection)
-        tables = {name: _table(look, name) for name in look.get_table_names()}
+        tables = described(connection)
         kinds = connection.exec_driver_sql("PRAGMA table_list").mappings()
         for row in kinds:
             if row["name"] in tables:
                 tables[row["name"]]["without rowid"] = row["wr"]
-        tables[schema.VERSION_TABLE]["rows"] = [
-            tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {schema.VERSION_TABLE}")
-        ]
+        counting = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'"
+        for name in connection.exec_driver_sql(counting).scalars():
+            tables[name]["ids are never reused"] = True
     return dict(tables)
-
-
-def _table(look: Any, name: str) -> dict[str, object]:
-    indexes = [
-        {**index, "dialect_options": {k: str(v) for k, v in index.get("dialect_options", {}).items()}}
-        for index in look.get_indexes(name)
-    ]
-    columns = [
-        (c["name"], str(c["type"]), c["nullable"], c["default"], c["primary_key"])
-        for c in look.get_columns(name)
-    ]
-    return {
-        "columns": columns,
-        "primary key": look.get_pk_constraint(name),
-        "foreign keys": sorted(look.get_foreign_keys(name), key=str),
-        "unique": sorted(look.get_unique_constraints(name), key=str),
-        "checks": look.get_check_constraints(name),
-        "indexes": sorted(indexes, key=str),
-    }
 
 
 def test_the_migrations_give_the_schema(tmp_path: Path) -> None:
@@ -159,7 +140,7 @@ async def test_an_older_database_is_upgraded_with_its_data(
     assert revision == "9999"
 
 
-@pytest.mark.parametrize("released", ["0001"])
+@pytest.mark.parametrize("released", ["0001", "0002"])
 async def test_every_released_schema_is_upgraded_with_live_rows(
     url: str, tmp_path: Path, released: str
 ) -> None:
@@ -177,6 +158,9 @@ async def test_every_released_schema_is_upgraded_with_live_rows(
         assert (counts.pending, counts.running) == (3, 1)
         claimed = await second.claim("w1", limit=9, lease=LEASE)
         assert {t.trial_id: t.attempt for t in claimed} == {1: 2, 3: 1, 4: 1}
+        await storage.delete_experiment("second", force=True)
+        async with storage.experiment(experiment_id="third", tunables=TUNABLES, opt_targets=TARGETS) as third:
+            assert third._key == 3
     fresh, upgraded = tmp_path / "fresh.db", tmp_path / "test.db"
     async with open_storage(f"sqlite:///{fresh}"):
         pass
@@ -241,6 +225,21 @@ async def main():
 
 anyio.run(main)
 """
+
+
+async def test_an_upgraded_database_checks_references_again(url: str, tmp_path: Path) -> None:
+    """The upgrade runs without: a table that others refer to is put in another's place."""
+    script = (Path(__file__).parent / "schemas" / "0002.sql").read_text(encoding="utf-8")
+    await anyio.to_thread.run_sync(_restore, tmp_path / "test.db", script)
+    async with open_storage(url) as storage:
+        for channel in (storage._database.write, storage._database.read):
+            assert await channel(lambda c: c.exec_driver_sql("PRAGMA foreign_keys").scalar()) == 1
+        await storage.delete_experiment("first", force=True)
+        assert [one.experiment_id for one in await storage.experiments()] == ["second"]
+        left = await storage._database.read(
+            lambda c: c.exec_driver_sql("SELECT count(*) FROM trial WHERE experiment = 1").scalar()
+        )
+        assert left == 0
 
 
 def test_loading_alembic_does_not_hold_up_the_loop(tmp_path: Path) -> None:

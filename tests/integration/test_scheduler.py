@@ -22,7 +22,15 @@ from tests.integration.engines import (
     statuses,
 )
 from windtunnel import ConfigError, EnvironmentFailed, NewTrial, OptimizerError, Status, Timeouts
-from windtunnel.events import TelemetryRecorded, TrialAdded, TrialClaimed, TrialFinished, TrialStarted
+from windtunnel.events import (
+    EventsDropped,
+    StepStarted,
+    TelemetryRecorded,
+    TrialAdded,
+    TrialClaimed,
+    TrialFinished,
+    TrialStarted,
+)
 from windtunnel.model import utc_now
 
 SHORT = timedelta(milliseconds=50)
@@ -162,7 +170,7 @@ async def test_stop_lets_teardown_finish_records_canceled_and_resume_runs_the_re
         assert found[0].failure == "interrupted"
         assert lab.steps("teardown") == lab.steps("run"), "each that ran was torn down to the end"
         again = Lab()
-        resumed = await scheduler(experiment, again, trials=8, slots=3, asked=len(found)).run()
+        resumed = await scheduler(experiment, again, trials=8, slots=3).run()
         after = await statuses(experiment)
     assert (resumed.trials, resumed.succeeded, resumed.canceled) == (8, 8, 0)
     assert set(after.values()) == {Status.SUCCEEDED}
@@ -307,7 +315,7 @@ async def test_a_learning_optimizer_hears_of_each_trial_once_in_order_of_complet
         told = list(optimizer.told)
         assert len(told) == len(set(told))
         assert told.index(2) < told.index(1), "the late first one was not lost"
-        resumed = Learning(asked=12)
+        resumed = Learning()
         await scheduler(experiment, Lab(), trials=14, slots=2, optimizer=resumed).run()
     assert set(range(1, 13)) <= set(resumed.told)
     assert len(resumed.told) == len(set(resumed.told))
@@ -316,21 +324,26 @@ async def test_a_learning_optimizer_hears_of_each_trial_once_in_order_of_complet
 async def test_events_tell_a_trials_story_in_order(url: str) -> None:
     async with opened(url) as experiment:
         engine = scheduler(experiment, Lab(), trials=3, slots=1)
-        async with engine.events.subscribe() as events:
+        with engine.events() as events:
             await engine.run()
             told = [event async for event in events]
     for trial_id in (1, 2, 3):
-        story = [type(event) for event in told if event.trial.trial_id == trial_id]
-        assert story == [TrialAdded, TrialClaimed, TrialStarted, TrialFinished]
+        story = [event for event in told if not isinstance(event, EventsDropped)]
+        story = [event for event in story if event.trial.trial_id == trial_id]
+        steps = [event.step for event in story if isinstance(event, StepStarted)]
+        assert steps == ["setup", "run", "teardown"]
+        others = [type(event) for event in story if not isinstance(event, StepStarted)]
+        assert others == [TrialAdded, TrialClaimed, TrialStarted, TrialFinished]
 
 
 async def test_a_subscriber_that_never_reads_holds_up_nobody_and_is_told_what_it_missed(url: str) -> None:
     async with opened(url) as experiment:
         engine = scheduler(experiment, Lab(), trials=20)
-        async with engine.events.subscribe(capacity=10) as events:
+        with engine.events(capacity=10) as events:
             summary = await engine.run()
-            assert len([event async for event in events]) == 10
-            assert events.dropped == 20 * 4 - 10
+            told = [event async for event in events]
+            assert events.dropped == 20 * 7 - 10
+            assert told[10:] == [EventsDropped(20 * 7 - 10)]
     assert summary.succeeded == 20
 
 
@@ -347,7 +360,7 @@ async def test_telemetry_is_durable_and_announced_while_the_trial_still_runs(url
         engine = scheduler(experiment, lab, trials=1)
 
         async def watch() -> None:
-            async with engine.events.subscribe() as events:
+            with engine.events() as events:
                 async for event in events:
                     if isinstance(event, TelemetryRecorded):
                         stored = await experiment.load_telemetry(event.trial.trial_id)
@@ -423,7 +436,7 @@ async def test_a_trial_whose_worker_dies_is_taken_up_while_others_still_run(url:
     async with opened(url) as experiment:
         await experiment.add_trials([NewTrial(tunables=SPACE)] * 2)
         await experiment.claim("elsewhere/1/1/x", limit=1, lease=timedelta(milliseconds=300))
-        summary = await scheduler(experiment, lab, trials=2, slots=2, asked=2).run()
+        summary = await scheduler(experiment, lab, trials=2, slots=2).run()
     assert summary.succeeded == 2
     assert lab.steps("run") == [2, 1]
 

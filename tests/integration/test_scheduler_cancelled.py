@@ -100,7 +100,7 @@ async def test_wherever_it_is_cancelled_what_began_is_torn_down_and_what_ended_s
         assert Status.RUNNING not in found.values()
         ended = moment in ((AFTER, "run"), (DURING, "teardown"), (AFTER, "teardown"))
         assert found[1] is (Status.SUCCEEDED if ended else Status.CANCELED)
-        summary = await scheduler(experiment, again := Lab(), trials=2, slots=2, asked=len(found)).run()
+        summary = await scheduler(experiment, again := Lab(), trials=2, slots=2).run()
     assert summary.succeeded == 2
     assert sorted(again.steps("run")) == [i for i in (1, 2) if found.get(i) is not Status.SUCCEEDED]
 

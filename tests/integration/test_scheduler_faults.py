@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import Connection
 
 from tests.integration.engines import (
     SPACE,
@@ -36,6 +37,8 @@ from windtunnel import (
 )
 from windtunnel.events import TrialRetried
 from windtunnel.model import History, utc_now
+from windtunnel.storage import queries
+from windtunnel.storage.requests import Extension
 
 SHORT = timedelta(milliseconds=300)
 
@@ -153,7 +156,7 @@ async def test_an_environment_described_wrongly_leaves_no_claimed_trial_behind(u
     async with opened(url) as experiment:
         await experiment.add_trials([NewTrial(tunables=SPACE)] * 4)
         with pytest.raises(ConfigError, match="no such key"):
-            await scheduler(experiment, Lab(), trials=4, asked=4, make_environment=make).run()
+            await scheduler(experiment, Lab(), trials=4, make_environment=make).run()
         assert Status.RUNNING not in (await statuses(experiment)).values()
 
 
@@ -234,7 +237,7 @@ async def test_an_optimizer_that_cannot_learn_is_reported_and_loses_nothing(url:
         before = await statuses(experiment)
         assert set(before.values()) == {Status.SUCCEEDED}
         with pytest.raises(OptimizerError, match="RuntimeError: the engine broke"):
-            await scheduler(experiment, Lab(), trials=5, slots=2, optimizer=Deaf(asked=2)).run()
+            await scheduler(experiment, Lab(), trials=5, slots=2, optimizer=Deaf()).run()
 
 
 async def test_a_learning_optimizer_hears_of_every_trial_also_when_it_is_asked_no_more(url: str) -> None:
@@ -273,12 +276,12 @@ async def test_a_trial_that_lost_its_lease_for_a_while_is_run_again(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = Lab()
-    genuine, down = Experiment.extend, True
+    genuine, down = queries.extend, True
 
-    async def extend(self: Experiment, owner: str, *, lease: timedelta) -> dict[int, int]:
+    def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict[int, int]]:
         if down:
             raise StorageUnavailable("the network is down")
-        return await genuine(self, owner, lease=lease)
+        return genuine(connection, extensions)
 
     async def run(_: ScriptedEnv) -> None:
         if down:
@@ -288,12 +291,12 @@ async def test_a_trial_that_lost_its_lease_for_a_while_is_run_again(
         nonlocal down
         down = False
 
-    monkeypatch.setattr(Experiment, "extend", extend)
+    monkeypatch.setattr(queries, "extend", extend)
     lab.on_run, lab.on_teardown = run, teardown
     async with opened(url) as experiment:
         engine = scheduler(experiment, lab, trials=1, lease=SHORT)
         with anyio.fail_after(5):
-            async with engine.events.subscribe() as events:
+            with engine.events() as events:
                 summary = await engine.run()
                 told = [event for event in events.drain() if isinstance(event, TrialRetried)]
         record = await anext(experiment.trials())
@@ -378,5 +381,5 @@ async def test_who_listens_too_late_hears_the_end_at_once(url: str) -> None:
         engine = scheduler(experiment, Lab(), trials=1)
         await engine.run()
         with anyio.fail_after(1):
-            async with engine.events.subscribe() as events:
+            with engine.events() as events:
                 assert [event async for event in events] == []

@@ -40,6 +40,20 @@ async def work(experiment, me):
             await experiment.finish(trial, ended(me))
             print(trial.trial_id, flush=True)
 """
+_LEAD = """
+import os
+
+async def work(experiment, me):
+    led, file = 0, sys.argv[1].removeprefix("sqlite:///") + ".led"
+    while led < 15:
+        if await experiment.lead(me, lease=timedelta(minutes=1), is_dead=lambda owner: False):
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL))  # fails if another leads, too
+            await anyio.lowlevel.checkpoint()
+            os.unlink(file)
+            led += 1
+            await experiment.resign(me)
+    print(led)
+"""
 _WRITE_FOR_EVER = """
 async def one(experiment, me):
     while True:
@@ -126,6 +140,14 @@ async def test_each_trial_goes_to_one_program(url: str) -> None:
         assert [score["score"] for score in history.scores if score] == [
             "a" if trial_id in claimed["a"] else "b" for trial_id in history.trial_ids
         ]
+
+
+async def test_one_program_leads_at_a_time(url: str) -> None:
+    async with (
+        open_storage(url) as storage,
+        storage.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS),
+    ):
+        assert await _race(_LEAD, url, ["a", "b"]) == {"a": ["15"], "b": ["15"]}
 
 
 @pytest.mark.parametrize("acknowledged", [5, 60])

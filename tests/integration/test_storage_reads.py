@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, event
 
 from windtunnel.errors import ConfigError
-from windtunnel.storage import Experiment, Storage, open_storage
-from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, ended, new, point
+from windtunnel.storage import Experiment, Storage, blocks, open_storage
+from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, at, ended, new, point
 
 
 @pytest.fixture
@@ -76,16 +76,48 @@ async def test_points_are_found_by_the_primary_key(
     await experiment.record(trial, [point(i, "m", i) for i in range(10)])
     statements.clear()
     assert [len(batch) async for batch in experiment.stream_telemetry([1], batch_size=4)] == [4, 4, 2]
-    reads = [(sql, values) for sql, values in statements if "FROM telemetry" in sql]
-    assert len(reads) == 4
+    assert len(_telemetry_reads(statements)) == 4
+    assert [len(table) async for table in experiment.stream_telemetry_tables(batch_size=4)] == [4, 4, 2]
+    reads = _telemetry_reads(statements)
     with closing(sqlite3.connect(file)) as connection:
         for sql, values in reads:
             plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values))  # type: ignore[arg-type]  # as the driver took them
-            assert (
-                "SEARCH telemetry USING PRIMARY KEY (experiment=? AND (trial_id,attempt,ts_us,metric_id)>"
-                in plan
-            )
+            assert "SEARCH telemetry USING PRIMARY KEY (experiment=? AND" in plan
+            assert "ts_us,metric_id)>" in plan
             assert "TEMP B-TREE" not in plan
+
+
+async def test_attempts_with_few_points_are_read_together(
+    experiment: Experiment, statements: list[tuple[str, object]]
+) -> None:
+    await experiment.add_trials([new(i) for i in range(20)])
+    for trial in await experiment.claim("w", limit=20, lease=LEASE):
+        await experiment.record(trial, [point(0, "m", 1)])
+    statements.clear()
+    assert len(await experiment.telemetry_frame(library="arrow")) == 20
+    assert len(_telemetry_reads(statements)) <= 4
+
+
+async def test_metrics_with_large_ids_are_told_apart(file: Path, experiment: Experiment) -> None:
+    largest = blocks.METRICS - 1  # that fits
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("INSERT INTO metric (id, name) VALUES (?, 'fits')", [largest])
+    await experiment.add_trials([new(0), new(1)])
+    first, second = await experiment.claim("w", limit=2, lease=LEASE)
+    await experiment.record(first, [point(i, "fits", i) for i in range(6)])
+    await experiment.record(second, [point(i, name, i) for i in range(3) for name in ("fits", "beyond")])
+    async for table in experiment.stream_telemetry_tables(batch_size=6):
+        found = table.to_pydict()
+        (trial_id,) = set(found["trial_id"])
+        names = ["fits"] * 6 if trial_id == first.trial_id else ["fits", "beyond"] * 3
+        seconds = [*range(6)] if trial_id == first.trial_id else [0, 0, 1, 1, 2, 2]
+        assert found["metric"] == names
+        assert found["timestamp"] == [at(i) for i in seconds]
+        assert found["value"] == seconds
+
+
+def _telemetry_reads(statements: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    return [(sql, values) for sql, values in statements if "FROM telemetry" in sql]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,14 +18,16 @@ import asyncpg
 import pytest
 from sqlalchemy import Connection, delete
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncTransaction, create_async_engine
 
 import windtunnel
 from tests import servers
+from tests.integration.tables import described
 from windtunnel import ConfigError, SchemaMismatch, Status, StorageUnavailable
 from windtunnel.storage import migrate, open_storage, schema, upgrade_storage
 from windtunnel.storage import storage as storage_module
 from windtunnel.storage.database import open_database
+from windtunnel.storage.urls import parse_url
 from windtunnel.testing.storage import SharedStorageContract, StorageContract
 from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, claim_one, ended, new, point
 
@@ -344,7 +347,7 @@ async def test_an_older_server_is_upgraded_on_request_only(
     url = await emptied(server)
     folder = tmp_path / "migrations"
     await anyio.to_thread.run_sync(shutil.copytree, migrate.FOLDER, folder)
-    script = 'revision = "9999"\ndown_revision = "0002"\n\ndef upgrade():\n    pass\n'
+    script = f'revision = "9999"\ndown_revision = "{schema.REVISION}"\n\ndef upgrade():\n    pass\n'
     await anyio.Path(folder / "versions" / "9999_next.py").write_text(script)
     monkeypatch.setattr(migrate, "FOLDER", folder)
     monkeypatch.setattr(storage_module, "REVISION", "9999")
@@ -360,8 +363,49 @@ async def test_an_older_server_is_upgraded_on_request_only(
     finally:
         async with open_database(url, patience=LEASE) as database:
             await database.write(
-                lambda c: c.exec_driver_sql("UPDATE windtunnel_schema SET version_num = '0002'")
+                lambda c: c.exec_driver_sql(f"UPDATE windtunnel_schema SET version_num = '{schema.REVISION}'")
             )
+
+
+async def test_a_server_of_the_schema_before_is_upgraded_with_live_rows(server: str) -> None:
+    """Its rows are those of the dump that SQLite is upgraded from."""
+    url = await emptied(server)
+    dump = await anyio.Path(Path(__file__).parent / "schemas" / "0002.sql").read_text(encoding="utf-8")
+    scripts = await anyio.to_thread.run_sync(migrate.load)
+    engine = create_async_engine(parse_url(url).url)
+    try:
+        async with engine.begin() as connection:
+            fresh = await connection.run_sync(described)
+            await connection.run_sync(_drop_all)
+            await connection.run_sync(migrate.upgrade, scripts, "0002")
+            await connection.run_sync(_insert, dump)
+        await upgrade_storage(url)
+        async with engine.begin() as connection:
+            assert await connection.run_sync(described) == fresh
+        async with open_storage(url) as storage:
+            first, second = [await storage.open_experiment(name) for name in ("first", "second")]
+            assert [score["ms"] for score in (await first.load()).scores if score] == [2.0, 38.5]
+            assert [s.value for s in await first.load_telemetry(2)] == [177.0, "warm"]
+            claimed = await second.claim("w1", limit=9, lease=LEASE)
+            assert {t.trial_id: t.attempt for t in claimed} == {1: 2, 3: 1, 4: 1}
+    finally:  # the next test makes the tables again
+        async with engine.begin() as connection:
+            await connection.run_sync(_drop_all)
+        await engine.dispose()
+
+
+def _drop_all(connection: Connection) -> None:
+    schema.metadata.drop_all(connection)
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {schema.VERSION_TABLE}")
+
+
+def _insert(connection: Connection, dump: str) -> None:
+    """The rows of a dump of SQLite, in an order that references allow."""
+    rows = re.findall(r"^INSERT INTO \"(\w+)\" (VALUES.*);$", dump, re.MULTILINE)
+    for table in schema.metadata.sorted_tables:
+        for name, values in rows:
+            if name == table.name:
+                connection.exec_driver_sql(f"INSERT INTO {name} {values}")
 
 
 async def test_many_callers_share_few_connections_without_a_deadlock(server: str) -> None:

@@ -7,7 +7,6 @@ import logging
 import os
 import sqlite3
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
@@ -167,6 +166,27 @@ class TestPlans(StorageFixtures):
         for plan in self._plans(path, statements):
             assert "SCAN trial" not in plan
             assert "USING COVERING INDEX ix_trial_" in plan or "(experiment=? AND " in plan
+
+    async def test_what_others_did(
+        self, path: Path, experiment: Experiment, statements: list[tuple[str, Any]]
+    ) -> None:
+        added = await experiment.add_trials([new(i) for i in range(100)])
+        for trial in await experiment.claim("w1", limit=50, lease=LEASE):
+            await experiment.finish(trial, ended(), host="h1")
+        statements.clear()
+        assert await experiment.hosts_of([added[7].config_id]) == {added[7].config_id: {"h1"}}
+        (hosts,) = self._plans(path, statements)
+        assert "COVERING INDEX ix_trial_host (experiment=? AND config_id=?" in hosts
+        assert "SEARCH trial_attempt USING PRIMARY KEY (experiment=?)" in hosts
+        assert "SEARCH trial USING PRIMARY KEY (experiment=? AND trial_id=?)" in hosts
+
+        statements.clear()
+        await experiment.outcomes([3, 5])
+        await experiment.failed_attempts(3)
+        assert len(await experiment.runs()) == 50
+        for plan in self._plans(path, statements):
+            assert "PRIMARY KEY (experiment=? AND trial_id" in plan
+            assert "SCAN" not in plan
 
 
 # Locks
@@ -480,30 +500,3 @@ async def test_readers_torn_away_at_any_step_give_their_connection_back(
             await tear(steps, experiment)
         assert (await experiment.load()).trial_ids == [1]
         assert experiment._database.in_use == 0
-
-
-async def test_a_heartbeat_does_not_wait_for_a_busy_writer(url: str) -> None:
-    async with (
-        open_storage(url) as storage,
-        storage.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as experiment,
-    ):
-        await experiment.add_trials([new()])
-        trial = await claim_one(experiment)
-        busy, beaten = threading.Event(), threading.Event()
-
-        def hold_up(_connection: object) -> bool:
-            """Keeps the writer's thread busy, before its transaction takes the lock on the file."""
-            busy.set()
-            return beaten.wait(timeout=10)
-
-        channel = storage._database._channel
-        assert isinstance(channel, sqlite.SqliteChannel)
-        async with anyio.create_task_group() as group:
-
-            async def slow() -> None:
-                assert await anyio.to_thread.run_sync(hold_up, None, limiter=channel._thread)
-
-            group.start_soon(slow)
-            await anyio.to_thread.run_sync(busy.wait)
-            assert await experiment.extend("w1", lease=LEASE) == {trial.trial_id: trial.token}
-            beaten.set()

@@ -30,7 +30,7 @@ async def test_every_attempt_is_told_with_its_worker_its_time_and_its_reason(url
         await experiment.add_trials([NewTrial(tunables=SPACE, parameters={"zone": "b"}, priority=3)])
         (lost,) = await experiment.claim("elsewhere/1/1/x", limit=1, lease=timedelta(seconds=60))
         await experiment.release(lost, reason="its worker left")
-        engine = scheduler(experiment, lab, trials=1, asked=1, facts={"cpus": 2, "git": {"dirty": False}})
+        engine = scheduler(experiment, lab, trials=1, facts={"cpus": 2, "git": {"dirty": False}})
         await engine.run()
         story = await experiment.story(1)
         with pytest.raises(NotFound, match="no trial 9"):

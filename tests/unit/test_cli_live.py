@@ -7,13 +7,12 @@ import io
 from dataclasses import replace
 from typing import Any
 
-import anyio
 from rich.console import Console
 
 from windtunnel.cli.console import make_console
 from windtunnel.cli.live import PlainView, drawing, make_view
 from windtunnel.cli.progress import Progress, Snapshot
-from windtunnel.events import Event, EventBus, TelemetryRecorded, TrialAdded, TrialFinished, TrialStarted
+from windtunnel.events import Event, EventsDropped, TelemetryRecorded, TrialFinished, TrialLost, TrialStarted
 from windtunnel.model import RunResult, Sample, Status, Trial, utc_now
 from windtunnel.storage.reads import Counts
 from windtunnel.tunables import TunableGroups
@@ -45,10 +44,10 @@ def progress(target: int = 10, counts: Counts = NONE_YET) -> Progress:
     )
 
 
-def after(*events: Event, dropped: int = 0, counts: Counts | None = None, target: int = 10) -> Snapshot:
+def after(*events: Event, counts: Counts | None = None, target: int = 10) -> Snapshot:
     """What is seen 4 s after the events."""
     seen = progress(target)
-    seen.apply(events, dropped, 101.0)
+    seen.apply(events, 101.0)
     if counts is not None:
         seen.update(counts, None, 104.0)
     return seen.snapshot(105.0)
@@ -78,16 +77,21 @@ def test_telemetry_that_comes_after_the_end_shows_no_ghost() -> None:
 
 def test_numbers_come_from_the_counts_when_events_are_lost() -> None:
     counts = Counts(total=9, succeeded=5, failed=1, running=3)
-    snapshot = after(started(7), dropped=40, counts=counts)
+    snapshot = after(EventsDropped(40), started(7), counts=counts)
     assert (snapshot.done, snapshot.missed) == (6, 40)
     assert "6/10 trials" in drawn(snapshot)
 
 
 def test_a_trial_whose_end_was_lost_does_not_stay() -> None:
     seen = progress()
-    seen.apply([started(1), started(2)], 0, 100.0)
-    seen.apply([started(3)], 1, 101.0)
+    seen.apply([started(1), started(2)], 100.0)
+    seen.apply([EventsDropped(1), started(3)], 101.0)
     assert [one.trial_id for one in seen.snapshot(102.0).running] == [3]
+
+
+def test_a_trial_that_was_lost_does_not_stay() -> None:
+    snapshot = after(started(1), started(2), TrialLost(trial(1), "its lease was lost"))
+    assert [one.trial_id for one in snapshot.running] == [2]
 
 
 def test_the_picture_of_5000_running_trials_is_small() -> None:
@@ -158,7 +162,7 @@ def test_many_trials_get_a_line_now_and_then() -> None:
     seen = progress(target=5000)
     snapshots = []
     for done in range(1, 2001):
-        seen.apply([finished(done)], 0, 100.0 + done)
+        seen.apply([finished(done)], 100.0 + done)
         seen.update(Counts(total=5000, succeeded=done), None, 100.0 + done)
         snapshots.append(seen.snapshot(100.0 + done))
     lines = lines_of(*snapshots, last=True)
@@ -168,7 +172,7 @@ def test_many_trials_get_a_line_now_and_then() -> None:
 
 def test_an_outcome_is_told_once_and_only_when_it_is_counted() -> None:
     seen = progress()
-    seen.apply([finished(1)], 0, 100.0)
+    seen.apply([finished(1)], 100.0)
     assert not seen.snapshot(100.0).finished
     seen.update(Counts(total=1, succeeded=1), None, 101.0)
     assert len(seen.snapshot(101.0).finished) == 1
@@ -198,16 +202,3 @@ def test_only_a_terminal_gets_the_live_view(monkeypatch: Any) -> None:
     assert isinstance(make_view(Console(file=io.StringIO(), force_terminal=True)), PlainView)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(make_view(Console(file=_Terminal())), PlainView)
-
-
-def test_drain_takes_what_is_there_and_never_waits() -> None:
-    async def drained() -> tuple[int, int, int]:
-        bus = EventBus()
-        async with bus.subscribe(capacity=2) as heard:
-            nothing = len(heard.drain())
-            for _ in range(3):
-                bus.publish(TrialAdded(trial(1)))
-            bus.close()
-            return nothing, len(heard.drain()), heard.dropped
-
-    assert anyio.run(drained) == (0, 2, 1)

@@ -168,9 +168,12 @@ def test_configurations_are_ranked_by_their_means() -> None:
         ({"succeeded": 0}, 1, "no trial succeeded"),
         (
             {"succeeded": 4, "canceled": 2, "pending": 4, "interrupted": True},
-            1,
+            3,
             "run the same command to resume",
         ),
+        ({"succeeded": 9, "failed": 1, "stopped_because": "the time budget of 90m is used up"}, 0, ""),
+        ({"succeeded": 0, "stopped_because": "the time budget of 90m is used up"}, 1, "no trial succeeded"),
+        ({"succeeded": 5, "stopped_because": "6 trials failed"}, 1, "stopped early: 6 trials failed"),
         ({"interrupted": True}, 0, ""),
         ({"interrupted": True, "succeeded": 1, "failed": 9}, 1, "9 of 10 trials failed"),
     ],
@@ -180,6 +183,12 @@ def test_the_verdict(changes: dict[str, Any], code: int, says: str) -> None:
     assert judged.exit_code == code
     assert says in judged.problem
     assert bool(judged.problem) == bool(code)
+
+
+def test_teardowns_that_were_cut_short_have_an_exit_code_of_their_own() -> None:
+    judged = verdict(summary(succeeded=4, canceled=6, interrupted=True, teardowns_cut=True), target=10)
+    assert judged.exit_code == 4
+    assert judged.problem.endswith("teardowns were cut short and may have left something behind")
 
 
 def test_counts_in_words() -> None:

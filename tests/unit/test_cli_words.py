@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windtunnel.cli.words import assignments, cut, duration, first_line, number, plain, rate
+from windtunnel.cli.words import assignments, cut, duration, first_line, number, outlier, plain, rate
+from windtunnel.model import OutlierHost
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,11 @@ def test_the_first_line_that_says_something() -> None:
     assert first_line("\n  \n  run failed: 'x'\nmore") == "run failed: 'x'"
     assert first_line("\n \n") == ""
     assert cut("abcdef", 4) == "abc…"
+
+
+@pytest.mark.parametrize(
+    ("deviation", "side"), [(4.21, "4.2 standard deviations above"), (-3.0, "3.0 standard deviations below")]
+)
+def test_a_host_that_stands_out(deviation: float, side: str) -> None:
+    text = outlier(OutlierHost("b\x1b[1m", 12, deviation))
+    assert text == f"host b stands out: over 12 runs its results lie {side} those of others"

@@ -158,7 +158,7 @@ FIRST = ("environment", "config", "children", 0)
     [
         (("trails",), 5, "trails", "unknown key 'trails'; did you mean 'trials'?"),
         (("timeouts", "steup"), "5s", "steup", "unknown key 'steup'; did you mean 'setup'?"),
-        (("timeouts", "xyzzy"), "5s", "xyzzy", "known: run, setup, status, teardown, trial"),
+        (("timeouts", "xyzzy"), "5s", "xyzzy", "known: experiment, run, setup, status, teardown, trial"),
         (("environment", "clazz"), "X", "clazz", "unknown key 'clazz'; did you mean 'class'?"),
         (("environment", "options"), 1, "options", "unknown key 'options'; known: class, config, name"),
         ((*FIRST, "confg"), 1, "confg", "unknown key 'confg'; did you mean 'config'?"),

@@ -99,7 +99,8 @@ def test_dollars(text: str, expanded: str) -> None:
 
 
 def test_scripts_and_patterns_are_left_as_written() -> None:
-    scripts = {"setup": ["echo $HOME $$"], "run": ["$nobody"], "teardown": ["${x}"], "any_pattern": "^$end$"}
+    steps = {"setup": ["echo $HOME $$"], "run": ["$nobody"], "abort": ["$x"], "teardown": ["${x}"]}
+    scripts = {**steps, "any_pattern": "^$end$"}
     config = {**scripts, "children": [{"class": "A", "config": {**scripts, "file": "$x"}}], "file": "$x"}
 
     expanded = from_mapping(in_environment(config, globals={"x": "y"})).config.environment.config

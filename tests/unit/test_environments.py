@@ -41,11 +41,41 @@ class Recorded(Environment):
         self._call("run")
         return RunResult(Status.SUCCEEDED, utc_now(), {})
 
+    async def _abort(self) -> None:
+        self._call("abort")
+
     async def _teardown(self) -> None:
         self._call("teardown")
 
 
 # The lifecycle
+
+
+async def test_abort_concerns_a_begun_setup_only() -> None:
+    environment = Recorded()
+    await environment.abort()
+    await environment.setup(TUNABLES, TRIAL)
+    await environment.abort()
+    await environment.teardown()
+    await environment.abort()
+    assert environment.calls == ["setup", "abort", "teardown"]
+
+
+async def test_a_half_finished_setup_can_be_aborted() -> None:
+    environment = Recorded(failing="setup")
+    assert not await environment.setup(TUNABLES, TRIAL)
+    await environment.abort()
+    assert environment.calls == ["setup", "abort"]
+
+
+async def test_a_failed_abort_leaves_the_teardown_due() -> None:
+    environment = Recorded(failing="abort")
+    await environment.setup(TUNABLES, TRIAL)
+    with pytest.raises(EnvironmentFailed, match="told to fail"):
+        await environment.abort()
+    assert not environment.is_clean
+    await environment.teardown()
+    assert environment.is_clean
 
 
 async def test_setup_is_skipped_for_the_same_values_only() -> None:

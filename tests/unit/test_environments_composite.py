@@ -45,6 +45,9 @@ class Child(Environment):
         await self._emit([Sample(utc_now(), self.name, 1)])
         return RunResult(Status.SUCCEEDED, utc_now(), {self.name: 1, "last": self.name})
 
+    async def _abort(self) -> None:
+        await self._step("abort")
+
     async def _teardown(self) -> None:
         await self._step("teardown")
 
@@ -107,16 +110,24 @@ async def test_run_stops_at_the_first_failure() -> None:
     assert CALLS[3:] == ["run a", "run b", "teardown c", "teardown b", "teardown a"]
 
 
-async def test_every_child_is_torn_down_though_others_fail() -> None:
-    environment = make(child("a", fail=["teardown"]), child("b"), child("c", fail=["teardown"]))
+@pytest.mark.parametrize("step", ["abort", "teardown"])
+async def test_every_child_has_its_turn_in_reverse_though_others_fail(step: str) -> None:
+    environment = make(child("a", fail=[step]), child("b"), child("c", fail=[step]))
     await environment.setup(TUNABLES, TRIAL)
-    with pytest.raises(EnvironmentFailed, match="teardown of c failed") as caught:
-        await environment.teardown()
-    assert caught.value.__notes__ == ["and then: teardown of a failed"]
-    assert CALLS[3:] == ["teardown c", "teardown b", "teardown a"]
+    with pytest.raises(EnvironmentFailed, match=f"{step} of c failed") as caught:
+        await (environment.abort() if step == "abort" else environment.teardown())
+    assert caught.value.__notes__ == [f"and then: {step} of a failed"]
+    assert CALLS[3:] == [f"{step} c", f"{step} b", f"{step} a"]
 
 
-@pytest.mark.parametrize("step", ["setup", "run", "teardown"])
+async def test_children_that_were_not_begun_are_not_aborted() -> None:
+    environment = make(child("a"), child("b", fail=["setup"]), child("c"))
+    await environment.setup(TUNABLES, TRIAL)
+    await environment.abort()
+    assert CALLS == ["setup a", "setup b", "abort b", "abort a"]
+
+
+@pytest.mark.parametrize("step", ["setup", "run", "abort", "teardown"])
 async def test_cancelled_during(step: str) -> None:
     environment = make(child("a"), child("b", hang=step), child("c"))
     with anyio.CancelScope() as scope:
@@ -125,13 +136,13 @@ async def test_cancelled_during(step: str) -> None:
             await environment.setup(TUNABLES, TRIAL)
             await environment.run()
         finally:
-            with anyio.CancelScope(shield=True) as grace:
-                SCOPE.append(grace)
-                await environment.teardown()
-    begun = {"setup": "ab"}.get(step, "abc")
-    assert [call for call in CALLS if call.startswith("teardown")] == [
-        f"teardown {n}" for n in reversed(begun)
-    ]
+            for undo in (environment.abort, environment.teardown):
+                with anyio.CancelScope(shield=True) as grace:
+                    SCOPE.append(grace)
+                    await undo()
+    begun = {"setup": "ba"}.get(step, "cba")
+    for name in ("abort", "teardown"):
+        assert [call for call in CALLS if call.startswith(name)] == [f"{name} {n}" for n in begun]
 
 
 async def test_cancelled_before_setup_and_after_run() -> None:

@@ -4,20 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from windtunnel.storage.groups import ConfigGroup, grouped, number, student_t
-
-
-@pytest.mark.parametrize(
-    ("freedom", "expected"),
-    [(1, 12.7062), (2, 4.3027), (30, 2.0423), (31, 2.0395), (60, 2.0003), (1000, 1.9623)],
-)
-def test_quantiles_of_students_t(freedom: int, expected: float) -> None:
-    assert student_t(freedom) == pytest.approx(expected, abs=1e-4)
-
-
-def test_the_quantile_never_grows_with_the_degrees_of_freedom() -> None:
-    values = [student_t(freedom) for freedom in range(1, 200)]
-    assert values == sorted(values, reverse=True)
+from windtunnel.storage.groups import ConfigGroup, grouped, number
 
 
 def test_a_group_of_equal_values_is_certain() -> None:

@@ -53,22 +53,21 @@ async def conduct(
         best=await experiment.best(),
         now=time.monotonic(),
     )
-    with make_view(console) as view:
-        async with scheduler.events.subscribe(capacity=_HEARD) as heard:
-            follower = _Follower(heard, experiment, progress, view)
+    with make_view(console) as view, scheduler.events(capacity=_HEARD) as heard:
+        follower = _Follower(heard, experiment, progress, view)
 
-            def stop() -> None:
-                _announce(console, grace, again=progress.stopping)
-                progress.stopping = True
-                scheduler.stop()
+        def stop() -> None:
+            _announce(console, grace, again=progress.stopping)
+            progress.stopping = True
+            scheduler.stop()
 
-            async with anyio.create_task_group() as beside:
-                await beside.start(_on_signals, stop, name="signals")
-                beside.start_soon(follower.run, name="view")
-                summary = await scheduler.run()
-                beside.cancel_scope.cancel()
-            with anyio.move_on_after(_LAST_DRAWING_S):
-                await follower.look(last=True)
+        async with anyio.create_task_group() as beside:
+            await beside.start(_on_signals, stop, name="signals")
+            beside.start_soon(follower.run, name="view")
+            summary = await scheduler.run()
+            beside.cancel_scope.cancel()
+        with anyio.move_on_after(_LAST_DRAWING_S):
+            await follower.look(last=True)
     return summary
 
 
@@ -90,8 +89,8 @@ class _Follower:
             await anyio.sleep(_TICK_S)
 
     async def look(self, *, last: bool = False) -> None:
-        events, dropped = self._heard.drain(), self._heard.dropped
-        self._progress.apply(events, dropped, time.monotonic())
+        events = self._heard.drain()
+        self._progress.apply(events, time.monotonic())
         self._changed = self._changed or bool(events)
         if self._changed and (last or time.monotonic() >= self._count_at):
             await self._count()

@@ -24,6 +24,7 @@ from windtunnel.cli.console import make_console
 from windtunnel.cli.data import as_json
 from windtunnel.cli.logs import set_up_logging
 from windtunnel.cli.program import program
+from windtunnel.cli.session import summary_data
 from windtunnel.cli.stored import data_of, place_of, show_command
 from windtunnel.cli.verdict import Verdict, verdict
 from windtunnel.config.build import assemble
@@ -103,7 +104,7 @@ async def _run(loaded: LoadedConfig, console: Console, as_data: bool) -> _Ended:
             return _Ended(
                 judged=judged,
                 report=await _report(experiment, judged, storage=config.storage),
-                data=await data_of(experiment) if as_data else None,
+                data={**await data_of(experiment), **summary_data(summary)} if as_data else None,
             )
 
 

@@ -7,16 +7,17 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-from windtunnel.cli.verdict import FAILED, MISUSED
+from windtunnel.cli.verdict import FAILED, INTERRUPTED, MISUSED
 from windtunnel.errors import ConfigError, WindtunnelError
 
 __all__ = ["report"]
 
 
 def report(error: BaseException) -> int:
-    """Tell the user about ``error`` and give the exit code: 2 for a wrong configuration, else 1.
+    """Tell the user about ``error`` and give the exit code.
 
-    Only an error that nobody raised on purpose, which is a bug of ours, is shown with its traceback.
+    It is 2 for a wrong configuration, 3 for a Ctrl-C before anything ran, else 1. Only an error that nobody
+    raised on purpose, which is a bug of ours, is shown with its traceback.
     """
     leaves = list(_leaves(error))
     known = [one for one in leaves if isinstance(one, WindtunnelError)]
@@ -26,7 +27,8 @@ def report(error: BaseException) -> int:
         return MISUSED if isinstance(chosen, ConfigError) else FAILED
     if any(isinstance(one, KeyboardInterrupt) for one in leaves):
         _print("interrupted")
-    elif isinstance(leaves[0], OSError):
+        return INTERRUPTED
+    if isinstance(leaves[0], OSError):
         if leaves[0].errno != errno.EPIPE:
             _print(f"error: {leaves[0]}")
     else:

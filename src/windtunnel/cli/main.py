@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli import DEFAULT_STORAGE, db, edit
+from windtunnel.cli import DEFAULT_STORAGE, db, edit, worker
+from windtunnel.cli.options import TEXT, AsJson, Globals, LogFormat, MetricsPort, Verbose
 
 __all__ = ["app", "main"]
 
@@ -53,10 +54,12 @@ def _windtunnel(
     Start with:
       windtunnel demo                    a real experiment, in under a minute
       windtunnel run experiment.yaml     run, or resume, what a file describes
+      windtunnel worker my-experiment    help to run it, from here or from another machine
       windtunnel list                    the experiments of a database
       windtunnel show my-experiment      what came of one
 
-    Exit codes: 0 fine, 1 the experiment failed, 2 the command or the configuration is wrong.
+    Exit codes: 0 fine, 1 the experiment failed, 2 the command or the configuration is wrong, 3 interrupted
+    and stopped in order, 4 interrupted and the teardowns cut short.
     """
 
 
@@ -77,19 +80,11 @@ def run(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of the optimizer. Default: the file's.")
     ] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option("-g", "--global", metavar="NAME=VALUE", help="Value for $NAME; repeatable."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, the progress to stderr.")
-    ] = False,
-    verbose: Annotated[
-        int,
-        typer.Option(
-            "--verbose", "-v", count=True, show_default=False, help="Log more; -vv logs everything."
-        ),
-    ] = 0,
+    names: Globals = None,
+    log_format: LogFormat = TEXT,
+    metrics_port: MetricsPort = None,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Run the experiment that a file describes. Running it again resumes it.
 
@@ -101,18 +96,24 @@ def run(
       windtunnel run experiment.yaml --trials 100 --concurrency 8 -g rows=5000
       windtunnel run experiment.yaml --json > result.json
 
-    The JSON is that of 'windtunnel show --json'. The exit code is 1 if the run was interrupted, if no trial
-    succeeded, or if more than a fifth of them failed.
+    What the file says is kept in the database with the values given by -g, for 'windtunnel worker'. Put
+    secrets into environment variables: of these only the names are kept.
+
+    The JSON is that of 'windtunnel show --json', with "stopped_because" and "outlier_hosts". Exit codes: 1 if
+    no trial succeeded, if more than a fifth of them failed, or if the failure budget or the experiment's time
+    limit ended it; 3 if it was interrupted and stopped in order; 4 if its teardowns were cut short.
     """
     from windtunnel.cli.run import run_file
+    from windtunnel.cli.session import Output
     from windtunnel.config.load import parse_global
 
     code = run_file(
         file,
         overrides={"storage": storage, "trials": trials, "concurrency": concurrency, "seed": seed},
         names=dict(parse_global(one) for one in names or ()),
-        as_data=as_json,
-        verbosity=verbose,
+        output=Output(
+            as_data=as_json, verbosity=verbose, log_format=log_format.value, metrics_port=metrics_port
+        ),
     )
     raise typer.Exit(code)
 
@@ -182,15 +183,8 @@ def demo(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of the optimizer. Default: the example's.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, the progress to stderr.")
-    ] = False,
-    verbose: Annotated[
-        int,
-        typer.Option(
-            "--verbose", "-v", count=True, show_default=False, help="Log more; -vv logs everything."
-        ),
-    ] = 0,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Tune SQLite on this machine, in under a minute.
 
@@ -208,6 +202,7 @@ def demo(
     raise typer.Exit(run_demo(overrides=overrides, as_data=as_json, verbosity=verbose))
 
 
+worker.register(app)
 edit.register(app)
 db.register(app)
 
@@ -276,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     :param arguments: default those of the process.
-    :returns: the exit code: 0 fine, 1 the experiment failed, 2 the command or the configuration is wrong.
+    :returns: the exit code; see ``verdict.py``.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError):

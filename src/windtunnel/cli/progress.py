@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from windtunnel.events import Event, TelemetryRecorded, TrialFinished, TrialRetried, TrialStarted
+from windtunnel.events import (
+    Event,
+    EventsDropped,
+    TelemetryRecorded,
+    TrialFinished,
+    TrialLost,
+    TrialRetried,
+    TrialStarted,
+)
 from windtunnel.model import Sample, Status, TrialRecord, Value
 from windtunnel.storage.reads import Counts
 
@@ -105,19 +113,10 @@ class Progress:
         self._heard: deque[TrialFinished] = deque(maxlen=_KEPT)
         self._finished: Sequence[TrialFinished] = ()
         self._missed = 0
-        self._lost = 0
         self._last_failure: str | None = None
 
-    def apply(self, events: Iterable[Event], dropped: int, now: float) -> None:
-        """Take in what happened.
-
-        :param dropped: how many events were lost in all so far.
-        """
-        if dropped > self._lost:
-            # A trial whose end was not heard of would stay in view for ever.
-            self._running.clear()
-            self._missed += dropped - self._lost
-            self._lost = dropped
+    def apply(self, events: Iterable[Event], now: float) -> None:
+        """Take in what happened."""
         for event in events:
             self._apply_one(event, now)
 
@@ -166,8 +165,12 @@ class Progress:
                 self._heard.append(event)
                 if event.result.status in (Status.FAILED, Status.TIMED_OUT):
                     self._last_failure = f"trial {trial.trial_id}: {event.failure}"
-            case TrialRetried(trial=trial):
+            case TrialRetried(trial=trial) | TrialLost(trial=trial):
                 self._running.pop(trial.trial_id, None)
+            case EventsDropped(count=count):
+                # A trial whose end was not heard of would stay in view for ever.
+                self._running.clear()
+                self._missed += count
 
     def _rows(self, now: float) -> list[RunningTrial]:
         return [

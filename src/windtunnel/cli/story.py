@@ -59,8 +59,9 @@ def _attempt_lines(attempt: Attempt) -> Iterator[str]:
     if attempt.started is not None:
         yield f"  {_moment(attempt.started)}  running"
     if attempt.ended is not None:
+        kind = "" if attempt.kind is None else f" ({attempt.kind.value})"
         took = "" if attempt.started is None else duration((attempt.ended - attempt.started).total_seconds())
-        yield f"  {_moment(attempt.ended)}  {attempt.status.name.lower()} after {took}"
+        yield f"  {_moment(attempt.ended)}  {attempt.status.name.lower()}{kind} after {took}"
     yield f"  {attempt.points} points of telemetry"
     if attempt.owner:
         yield f"  worker {plain(attempt.owner)}"
@@ -94,6 +95,7 @@ def _attempt_data(attempt: Attempt) -> dict[str, Any]:
     return {
         "attempt": attempt.attempt,
         "status": attempt.status.name,
+        "kind": None if attempt.kind is None else attempt.kind.value,
         "owner": attempt.owner,
         "host": attempt.host,
         "started": None if attempt.started is None else attempt.started.isoformat(),

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 from windtunnel.model import Summary
 
-__all__ = ["FAILED", "MISUSED", "OK", "Verdict", "verdict"]
+__all__ = ["CUT", "FAILED", "INTERRUPTED", "MISUSED", "OK", "Verdict", "verdict"]
 
-OK, FAILED, MISUSED = 0, 1, 2
-"""The exit codes: fine, the experiment failed, the command or the configuration is wrong."""
+OK, FAILED, MISUSED, INTERRUPTED, CUT = range(5)
+"""The exit codes: fine, the experiment failed, the command or the configuration is wrong, interrupted and
+stopped in order, interrupted and the teardowns cut short."""
 
 _TOLERATED = 0.2
+_TIME_BUDGET = "the time budget "
 
 
 class Verdict(NamedTuple):
@@ -25,17 +27,26 @@ class Verdict(NamedTuple):
 def verdict(summary: Summary, *, target: int) -> Verdict:
     """Judge an experiment by its end.
 
-    It failed if it was interrupted before it was complete, if no trial succeeded, or if more than a fifth of
-    those that succeeded or failed did fail.
+    It failed if no trial succeeded, if more than a fifth of those that succeeded or failed did fail, or if a
+    failure budget or the experiment's own time limit ended it. A time budget that is used up is no failure.
 
     :param target: how many trials were asked for.
     """
     finished = summary.succeeded + summary.failed
-    if summary.interrupted and finished < target:
-        left = f"{finished} of {target} trials have an outcome"
-        return Verdict(FAILED, f"interrupted: {left}; run the same command to resume", interrupted=True)
+    if summary.interrupted and (summary.teardowns_cut or finished < target):
+        return _interrupted(f"{finished} of {target} trials have an outcome", cut=summary.teardowns_cut)
+    stopped = summary.stopped_because
+    if stopped is not None and not stopped.startswith(_TIME_BUDGET):
+        return Verdict(FAILED, f"failed: stopped early: {stopped}")
     if summary.succeeded == 0:
         return Verdict(FAILED, "failed: no trial succeeded")
     if summary.failed > _TOLERATED * finished:
         return Verdict(FAILED, f"failed: {summary.failed} of {finished} trials failed, more than a fifth")
     return Verdict(OK)
+
+
+def _interrupted(left: str, *, cut: bool) -> Verdict:
+    if cut:
+        told = f"interrupted: {left}; teardowns were cut short and may have left something behind"
+        return Verdict(CUT, told, interrupted=True)
+    return Verdict(INTERRUPTED, f"interrupted: {left}; run the same command to resume", interrupted=True)

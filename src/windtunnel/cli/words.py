@@ -6,7 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 
-__all__ = ["assignments", "cut", "duration", "first_line", "number", "plain", "rate"]
+from windtunnel.model import OutlierHost
+
+__all__ = ["assignments", "cut", "duration", "first_line", "number", "outlier", "plain", "rate"]
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -66,3 +68,12 @@ def rate(per_second: float) -> str:
         if count >= 1 or unit == "h":
             break
     return f"{count:.0f} trials/{unit}" if count >= 100 else f"{count:.3g} trials/{unit}"
+
+
+def outlier(host: OutlierHost) -> str:
+    """A host whose results are not to be trusted."""
+    side = "above" if host.deviation > 0 else "below"
+    return (
+        f"host {plain(host.host)} stands out: over {host.runs} runs its results lie "
+        f"{abs(host.deviation):.1f} standard deviations {side} those of others"
+    )

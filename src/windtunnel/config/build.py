@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
-from typing import NamedTuple
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import NamedTuple, TypedDict
 
 import anyio.to_thread
 
 from windtunnel.config.load import LoadedConfig
+from windtunnel.config.policies import PrunerConfig
+from windtunnel.config.schema import ExperimentConfig
+from windtunnel.config.stored import dump, dump_refusal, seed_of
 from windtunnel.environments import Environment
 from windtunnel.errors import ConfigError
+from windtunnel.model import FailureKind, Timeouts
 from windtunnel.optimizers import Optimizer, make_optimizer
 from windtunnel.protocols import LocalExec, Services
+from windtunnel.pruners import Pruner, Pruners, make_pruner
 from windtunnel.scheduling import Host, Scheduler
 from windtunnel.scheduling.facts import gather
 from windtunnel.scheduling.hosts import MakeEnvironment
-from windtunnel.scheduling.policy import configurations_tried
+from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry
 from windtunnel.services.local_exec import LocalExecService
 from windtunnel.storage import Experiment, Storage, open_storage
 
@@ -33,49 +40,111 @@ class Assembly(NamedTuple):
 
 @asynccontextmanager
 async def assemble(
-    loaded: LoadedConfig, *, storage: Storage | None = None, make_environment: MakeEnvironment | None = None
+    loaded: LoadedConfig,
+    *,
+    storage: Storage | None = None,
+    make_environment: MakeEnvironment | None = None,
+    host: str = "localhost",
+    joins: bool = False,
+    until_idle: bool = True,
 ) -> AsyncIterator[Assembly]:
     """Put the parts together for as long as the block runs.
 
     :param storage: one that is open already; default the one the description names.
     :param make_environment: instead of the environment the description names.
+    :param host: the name under which this machine is kept with the trials.
+    :param joins: the description is the one that is stored; otherwise it is stored now, for workers.
+    :param until_idle: whether the scheduler ends when nothing is left to run, or waits for new trials.
     :raises ConfigError: if the description is wrong; with file and line, if it came from a file.
     :raises StorageError: if the database cannot be used.
     """
-    config = loaded.config
     make = make_environment or _environment_maker(loaded)
-    try:
-        make(Host(), 1)  # a description that cannot work is refused before anything is touched
-        await _optimizer(loaded, asked=0)
-    except ConfigError as exc:
-        raise loaded.locate(exc) from None
+    pruner = await _checked(loaded, make, Host(name=host))
     async with AsyncExitStack() as stack:
         store = storage
         if store is None:
-            store = await stack.enter_async_context(open_storage(config.storage))
-        experiment = await stack.enter_async_context(
-            store.experiment(
-                experiment_id=config.experiment,
-                description=config.description,
-                root_env_config=loaded.document.source if loaded.document else "",
-                tunables=config.tunables,
-                opt_targets=config.objectives,
-            )
-        )
-        source = loaded.document.source if loaded.document else None
-        tried = configurations_tried((await experiment.counts()).total, config.repeats)
+            store = await stack.enter_async_context(open_storage(loaded.config.storage))
+        experiment = await stack.enter_async_context(_experiment(loaded, store))
+        if not joins:
+            loaded = await _described(loaded, experiment, is_python=make_environment is not None)
         scheduler = Scheduler(
             experiment=experiment,
-            optimizer=await _optimizer(loaded, asked=tried),
+            make_optimizer=_optimizer_maker(loaded.config),
             make_environment=make,
-            hosts=(Host(slots=config.concurrency),),
-            trials=config.trials,
-            repeats=config.repeats,
-            timeouts=config.timeouts.as_timeouts(),
-            lease=config.lease,
-            facts=await anyio.to_thread.run_sync(gather, source),
+            hosts=(Host(name=host, slots=loaded.config.concurrency),),
+            facts=await anyio.to_thread.run_sync(gather, loaded.origin.source or None),
+            pruner=pruner,
+            until_idle=until_idle,
+            **_policies(loaded.config),
         )
         yield Assembly(scheduler, experiment)
+
+
+async def _checked(loaded: LoadedConfig, make: MakeEnvironment, host: Host) -> Pruner | None:
+    """The pruner. Every part is made once: what cannot work is refused before anything is touched.
+
+    :raises ConfigError: for the first part that cannot be made.
+    """
+    try:
+        make(host, 1)
+        # In a worker thread, where it will work: loading its engine can take seconds.
+        await anyio.to_thread.run_sync(_optimizer_maker(loaded.config), 0)
+        return _pruner(loaded)
+    except ConfigError as exc:
+        raise loaded.locate(exc) from None
+
+
+class _Policies(TypedDict):
+    trials: int
+    repeats: int
+    adaptive: AdaptiveRepeats | None
+    retries: Mapping[FailureKind, Retry]
+    failures: FailureBudget
+    time_budget: timedelta | None
+    timeouts: Timeouts
+    lease: timedelta
+
+
+def _policies(config: ExperimentConfig) -> _Policies:
+    return _Policies(
+        trials=config.trials,
+        repeats=config.repeats,
+        adaptive=config.adaptive_repeats.as_adaptive() if config.adaptive_repeats else None,
+        retries=config.retries.as_retries(),
+        failures=config.failures.as_budget(),
+        time_budget=config.time_budget,
+        timeouts=config.timeouts.as_timeouts(),
+        lease=config.lease,
+    )
+
+
+def _experiment(loaded: LoadedConfig, store: Storage) -> AbstractAsyncContextManager[Experiment]:
+    config = loaded.config
+    return store.experiment(
+        experiment_id=config.experiment,
+        description=config.description,
+        root_env_config=loaded.origin.source,
+        tunables=config.tunables,
+        opt_targets=config.objectives,
+    )
+
+
+async def _described(loaded: LoadedConfig, experiment: Experiment, *, is_python: bool) -> LoadedConfig:
+    """The same with a seed, stored for the workers that join.
+
+    A seed that nobody gave is that of the last run: a resumed experiment goes on with its sequence.
+    """
+    config = loaded.config
+    seed = config.optimizer.seed
+    if seed is None:
+        last = seed_of(await experiment.stored_description())
+        seed = secrets.randbits(32) if last is None else last
+        optimizer = config.optimizer.model_copy(update={"seed": seed})
+        loaded = replace(loaded, config=config.model_copy(update={"optimizer": optimizer}))
+    await experiment.describe(
+        dump_refusal(seed) if is_python else await anyio.to_thread.run_sync(dump, loaded)
+    )
+    return loaded
 
 
 def _environment_maker(loaded: LoadedConfig) -> MakeEnvironment:
@@ -98,22 +167,36 @@ def _environment_maker(loaded: LoadedConfig) -> MakeEnvironment:
     return make
 
 
-async def _optimizer(loaded: LoadedConfig, *, asked: int) -> Optimizer:
-    """Made in a worker thread, where it will work: loading its engine can take seconds."""
-    return await anyio.to_thread.run_sync(partial(_make_optimizer, loaded, asked=asked))
+def _pruner(loaded: LoadedConfig) -> Pruner | None:
+    rules = [
+        _rule(described, loaded.config, index if isinstance(loaded.origin.data.get("pruner"), list) else None)
+        for index, described in enumerate(loaded.config.pruner)
+    ]
+    return rules[0] if len(rules) == 1 else Pruners(rules) if rules else None
 
 
-def _make_optimizer(loaded: LoadedConfig, *, asked: int) -> Optimizer:
-    config = loaded.config
+def _rule(described: PrunerConfig, config: ExperimentConfig, index: int | None) -> Pruner:
     try:
-        return make_optimizer(
-            config.optimizer.name,
-            tunables=config.tunables,
-            objectives=config.objectives,
-            seed=config.optimizer.seed,
-            start_with_defaults=config.optimizer.start_with_defaults,
-            asked=asked,
-            options=config.optimizer.options,
-        )
+        return make_pruner(described.name, objectives=config.objectives, options=described.options)
     except ConfigError as exc:
-        raise exc.within("optimizer") from None
+        raise exc.within("pruner", *(() if index is None else (index,))) from None
+
+
+def _optimizer_maker(config: ExperimentConfig) -> Callable[[int], Optimizer]:
+    """Makes the optimizer of an experiment in which so many configurations were tried before."""
+
+    def make(asked: int) -> Optimizer:
+        try:
+            return make_optimizer(
+                config.optimizer.name,
+                tunables=config.tunables,
+                objectives=config.objectives,
+                seed=config.optimizer.seed,
+                start_with_defaults=config.optimizer.start_with_defaults,
+                asked=asked,
+                options=config.optimizer.options,
+            )
+        except ConfigError as exc:
+            raise exc.within("optimizer") from None
+
+    return make

@@ -21,7 +21,7 @@ __all__ = ["Names", "check_globals", "expand_document"]
 
 Path = tuple[str | int, ...]
 
-_SCRIPTS = frozenset({"setup", "run", "teardown"})
+_SCRIPTS = frozenset({"setup", "run", "abort", "teardown"})
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from windtunnel.config.schema import EnvironmentConfig, ExperimentConfig, childr
 from windtunnel.errors import ConfigError
 from windtunnel.options import nearest, parse_options, shown
 
-__all__ = ["LoadedConfig", "from_mapping", "load", "parse_global"]
+__all__ = ["LoadedConfig", "Origin", "compose", "from_mapping", "load", "parse_global"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +32,42 @@ _OVERRIDABLE: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a description is composed from; here nothing is expanded yet.
+
+    :ivar data: what was written.
+    :ivar directory: what ``$config_dir`` stands for.
+    :ivar given: globals that win over those written.
+    :ivar changes: overrides that win over what was written; see ``load``.
+    :ivar source: the file's name as the user gave it; empty for a mapping built in code.
+    """
+
+    data: Mapping[str, Any]
+    directory: Path
+    given: Mapping[str, object]
+    changes: Mapping[str, object]
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedConfig:
     """A description of an experiment and where it came from.
 
-    :ivar document: the file, to find the line of an error; None for a mapping built in code.
+    :ivar document: the file, to find the line of an error; None if there is none at hand.
     :ivar globals: what every environment gets as ``global_config``.
     """
 
     config: ExperimentConfig
     document: Document | None
     globals: Mapping[str, object]
+    origin: Origin
 
     def locate(self, error: ConfigError) -> ConfigError:
         """The same error, naming the file and line its path leads to, if there is a file."""
-        return self.document.locate(error) if self.document else error
+        if self.document is not None:
+            return self.document.locate(error)
+        error.source = error.source or self.origin.source or None
+        return error
 
 
 def load(
@@ -62,13 +84,18 @@ def load(
     :raises ConfigError: with file and line, if the file cannot be used; without, if an override cannot.
     """
     document = read_document(path)
-    changes = _checked(overrides)
-    given = check_globals(globals)
-    _warn_of_unused(given, document)
+    origin = Origin(
+        data=document.data,
+        directory=Path(path).absolute().parent,
+        given=check_globals(globals),
+        changes=_checked(overrides),
+        source=document.source,
+    )
+    _warn_of_unused(origin.given, document)
     try:
-        return _compose(document.data, Path(path).absolute().parent, changes, given, document)
+        return compose(origin, document)
     except ConfigError as exc:
-        if exc.path in {_OVERRIDABLE[name] for name in changes}:
+        if exc.path in {_OVERRIDABLE[name] for name in origin.changes}:
             raise
         raise document.locate(exc) from None
 
@@ -87,7 +114,34 @@ def from_mapping(
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"expected a mapping of options, found {shown(mapping)}")
-    return _compose(mapping, Path(directory).absolute(), _checked(overrides), check_globals(globals), None)
+    return compose(
+        Origin(
+            data=mapping,
+            directory=Path(directory).absolute(),
+            given=check_globals(globals),
+            changes=_checked(overrides),
+        )
+    )
+
+
+def compose(origin: Origin, document: Document | None = None) -> LoadedConfig:
+    """Expand what was written and check it.
+
+    :param document: the file it comes from, for errors that are found later.
+    :raises ConfigError: with the path of the value that is wrong.
+    """
+    data, given, changes = origin.data, origin.given, origin.changes
+    written = check_globals(data.get("globals", {}))
+    builtin: dict[str, object] = {"config_dir": str(origin.directory)}
+    names = Names(given=given, written=written, builtin=builtin, system=os.environ)
+    # The id may use the globals, and everything else may use the id.
+    if "experiment" in data:
+        builtin["experiment_id"] = expand_document({"experiment": data["experiment"]}, names)["experiment"]
+    expanded = expand_document({key: value for key, value in data.items() if key not in changes}, names)
+    config = parse_options(ExperimentConfig, _changed(expanded, changes))
+    _check_children(config.environment.config, ("environment", "config"))
+    everything = MappingProxyType({**builtin, **config.globals, **given})
+    return LoadedConfig(config=config, document=document, globals=everything, origin=origin)
 
 
 def _warn_of_unused(given: Mapping[str, object], document: Document) -> None:
@@ -142,26 +196,6 @@ def _checked(overrides: Mapping[str, object]) -> dict[str, object]:
         if name not in _OVERRIDABLE:
             raise ConfigError(f"unknown override {name!r}{nearest(name, _OVERRIDABLE)}")
     return {name: value for name, value in overrides.items() if value is not None}
-
-
-def _compose(
-    data: Mapping[str, Any],
-    directory: Path,
-    changes: Mapping[str, object],
-    given: Mapping[str, object],
-    document: Document | None,
-) -> LoadedConfig:
-    written = check_globals(data.get("globals", {}))
-    builtin: dict[str, object] = {"config_dir": str(directory)}
-    names = Names(given=given, written=written, builtin=builtin, system=os.environ)
-    # The id may use the globals, and everything else may use the id.
-    if "experiment" in data:
-        builtin["experiment_id"] = expand_document({"experiment": data["experiment"]}, names)["experiment"]
-    expanded = expand_document({key: value for key, value in data.items() if key not in changes}, names)
-    config = parse_options(ExperimentConfig, _changed(expanded, changes))
-    _check_children(config.environment.config, ("environment", "config"))
-    everything = {**builtin, **config.globals, **given}
-    return LoadedConfig(config=config, document=document, globals=MappingProxyType(everything))
 
 
 def _changed(data: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from windtunnel.config.policies import FailuresConfig, OptionalAdaptive, PrunerList, RetriesConfig
 from windtunnel.errors import ConfigError
 from windtunnel.model import Direction, Timeouts
 from windtunnel.options import Count, Duration, OptionalDuration, Options, shown
@@ -48,19 +49,21 @@ def _to_tunables(value: object) -> TunableGroups:
 
 
 class TimeoutsConfig(Options):
-    """How long each part of a trial may take; see ``Timeouts``."""
+    """How long each part of a trial, and the whole experiment, may take; see ``Timeouts``."""
 
     setup: OptionalDuration = Field(default=_DEFAULTS.setup, description="one set-up; default no limit")
     run: OptionalDuration = Field(default=_DEFAULTS.run, description="one run; default no limit")
     teardown: Duration = Field(default=_DEFAULTS.teardown, description="one teardown; default 30s")
     status: Duration = Field(default=_DEFAULTS.status, description="one poll of the status; default 10s")
     trial: OptionalDuration = Field(default=_DEFAULTS.trial, description="set-up and run; default no limit")
+    experiment: OptionalDuration = Field(
+        default=_DEFAULTS.experiment,
+        description="one session; what runs then has timed out; default no limit",
+    )
 
     def as_timeouts(self) -> Timeouts:
         """The same, as the engine takes it."""
-        return Timeouts(
-            setup=self.setup, run=self.run, teardown=self.teardown, status=self.status, trial=self.trial
-        )
+        return Timeouts(**dict(self))
 
 
 class OptimizerConfig(Options):
@@ -118,6 +121,15 @@ class ExperimentConfig(Options):
     repeats: Count = Field(default=1, le=10_000, description="runs of each configuration; default 1")
     concurrency: Count = Field(default=1, le=100_000, description="trials at once; default 1")
     timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
+    time_budget: OptionalDuration = Field(
+        default=None, description="after it no trial is begun, those that run end; default no limit"
+    )
+    retries: RetriesConfig = Field(default_factory=RetriesConfig)
+    failures: FailuresConfig = Field(default_factory=FailuresConfig)
+    adaptive_repeats: OptionalAdaptive = Field(
+        default=None, description="repeat promising configurations until they differ; default off"
+    )
+    pruner: PrunerList = Field(default=(), description="what stops a trial in mid-run; default nothing")
     lease: Annotated[Duration, AfterValidator(_check_lease)] = Field(
         default=timedelta(seconds=30),
         description="a trial whose worker was silent so long is run again; default 30s",

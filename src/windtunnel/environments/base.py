@@ -41,8 +41,8 @@ class Environment(ABC):
     """A system under test, with its set-up, its run and its way back.
 
     One instance serves one trial at a time and is reused from trial to trial. Order of calls: ``setup``, then
-    ``run`` with ``status`` beside it, then ``teardown``, which follows every begun ``setup`` even a failed
-    one.
+    ``run`` with ``status`` beside it, then ``abort`` if the run was given up, then ``teardown``, which
+    follows every begun ``setup`` even a failed one.
 
     :param name: human-readable name.
     :param config: the environment's options; see ``options_class``.
@@ -151,7 +151,7 @@ class Environment(ABC):
         return not self._begun
 
     def printed(self, step: str) -> str:
-        """What ``step`` (setup, run or teardown) printed last, for the message of a failure."""
+        """What ``step`` (setup, run, abort or teardown) printed last, for the message of a failure."""
         return ""
 
     def __repr__(self) -> str:
@@ -215,6 +215,16 @@ class Environment(ABC):
         self._buffer.clear()
         return report._replace(telemetry=buffered + report.telemetry)
 
+    async def abort(self) -> None:
+        """Tell the system that the run, which was cancelled, is not worth going on with.
+
+        It comes before ``teardown``, which is due all the same. Does nothing unless a set-up was begun.
+
+        :raises EnvironmentFailed: if a step of it failed.
+        """
+        if self._begun:
+            await self._abort()
+
     async def teardown(self) -> None:
         """Undo the set-up, also a half-finished one. Does nothing when there is nothing to undo.
 
@@ -255,6 +265,9 @@ class Environment(ABC):
         if self._running:
             return StatusReport(Status.RUNNING, utc_now(), [])
         return StatusReport(Status.READY if self._ready else Status.PENDING, utc_now(), [])
+
+    async def _abort(self) -> None:  # noqa: B027 - an environment may have nobody to tell
+        """Stop what a cancelled ``_run`` left going, if that cannot wait for ``_teardown``."""
 
     async def _teardown(self) -> None:  # noqa: B027 - an environment may have nothing to tear down
         """Undo ``_setup``, also a half-finished one."""

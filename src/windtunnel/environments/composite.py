@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -35,7 +35,7 @@ class CompositeOptions(CommonOptions):
 
 
 class CompositeEnv(Environment):
-    """Sets its children up in order, runs them in order, and tears them down in reverse.
+    """Sets its children up in order, runs them in order, and aborts them and tears them down in reverse.
 
     Children choose among all tunables. Each sees the globals, this environment's parameters and those of the
     children before it: they fill its ``required_args`` and the ``$name`` in its ``const_args``, and never
@@ -148,23 +148,31 @@ class CompositeEnv(Environment):
         telemetry = [sample for report in reports for sample in report.telemetry]
         return StatusReport(bad[0] if bad else own.status, own.timestamp, telemetry)
 
+    async def _abort(self) -> None:
+        await _all([child.abort for child in reversed(self._children)])
+
     async def _teardown(self) -> None:
-        errors: list[Exception] = []
+        await _all([child.teardown for child in reversed(self._children)])
 
-        async def undo(child: Environment) -> None:
-            try:
-                await child.teardown()
-            except Exception as exc:  # noqa: BLE001 - the other children's turn comes first
-                errors.append(exc)
 
-        # The stack calls each in reverse, even if the call before was cancelled.
-        async with AsyncExitStack() as stack:
-            for child in self._children:
-                stack.push_async_callback(undo, child)
-        if errors:
-            for other in errors[1:]:
-                errors[0].add_note(f"and then: {other}")
-            raise errors[0]
+async def _all(steps: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Take every step in turn, whatever comes of those before; then raise the first error."""
+    errors: list[Exception] = []
+
+    async def take(step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except Exception as exc:  # noqa: BLE001 - the other children's turn comes first
+            errors.append(exc)
+
+    # The stack calls each, the one pushed last first, even if the call before was cancelled.
+    async with AsyncExitStack() as stack:
+        for step in reversed(steps):
+            stack.push_async_callback(take, step)
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(f"and then: {other}")
+        raise errors[0]
 
 
 def _seen_by(

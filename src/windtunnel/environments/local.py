@@ -71,6 +71,9 @@ class LocalOptions(CommonOptions):
 
     setup: Lines = Field(default=(), description="shell lines; default none")
     run: Lines = Field(default=(), description="shell lines; default none")
+    abort: Lines = Field(
+        default=(), description="shell lines, run before teardown if a pruner stopped the trial; default none"
+    )
     teardown: Lines = Field(default=(), description="shell lines; default none")
     shell: str | None = Field(default=None, description="a POSIX shell; default /bin/sh")
     shell_env_params: tuple[str, ...] = Field(default=(), description="parameters to export to the scripts")
@@ -144,6 +147,9 @@ class LocalEnv(Environment):
             path = self._path(self.options.read_results_file)
             metrics.update(await to_thread.run_sync(_read_results, path))
         return RunResult(Status.SUCCEEDED, utc_now(), dict(metrics))
+
+    async def _abort(self) -> None:
+        await self._script("abort", self.options.abort)
 
     async def _teardown(self) -> None:
         if self._directory is None:

@@ -2,5 +2,6 @@
 
 from windtunnel.scheduling.hosts import Host
 from windtunnel.scheduling.scheduler import Scheduler
+from windtunnel.scheduling.snapshot import RunningTrial, Snapshot
 
-__all__ = ["Host", "Scheduler"]
+__all__ = ["Host", "RunningTrial", "Scheduler", "Snapshot"]

@@ -1,18 +1,20 @@
-"""The trials this worker holds: leases are kept up, lost trials cancelled, forgotten ones given back."""
+"""The trials this worker holds: lost trials are cancelled, forgotten ones given back."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import anyio
 import anyio.lowlevel
 
 from windtunnel.errors import StaleTrial, StorageError
 from windtunnel.model import Trial, utc_now
-from windtunnel.storage import Experiment
+from windtunnel.scheduling.hosts import Slot
+from windtunnel.storage import Beat, Experiment
 
 __all__ = ["Held", "HeldTrials"]
 
@@ -28,20 +30,26 @@ _FORGOTTEN = "given back: its worker did not run it any more"
 class Held:
     """A trial that runs here.
 
-    :ivar leased_at: when its lease was last renewed, on the event loop's clock.
-    :ivar lost: it is, or soon will be, somebody else's.
+    :ivar leased_at: when its lease was last renewed, on the monotonic clock.
+    :ivar added_at: when it became known here; a heartbeat begun before cannot tell that it was lost.
+    :ivar lost: it is, or soon will be, somebody else's, or has ended without us.
     :ivar ending: its outcome is being stored.
+    :ivar step: see ``RunningTrial``.
     """
 
     trial: Trial
     scope: anyio.CancelScope
     leased_at: float
+    added_at: float
     lost: bool = False
     ending: bool = False
+    step: str = "waiting"
+    since: datetime = field(default_factory=utc_now)
+    slot: Slot | None = None
 
 
 class HeldTrials:
-    """The trials that run here, by id. ``heartbeat`` and ``watch`` must be running.
+    """The trials that run here, by id. ``beat`` must be called with every heartbeat, ``watch`` be running.
 
     :param lease: how long a trial stays ours without a heartbeat.
     :param retried: called with each trial that went back to the queue without an outcome, and why.
@@ -58,9 +66,16 @@ class HeldTrials:
         self._lease = lease
         self._retried = retried
         self._held: dict[int, Held] = {}
+        self._forgotten: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(tuple(self._held.values()))
+
+    def __contains__(self, trial_id: object) -> bool:
+        return trial_id in self._held
 
     def add(self, trial: Trial, leased_at: float) -> Held:
         """A trial that was just claimed."""
@@ -68,7 +83,7 @@ class HeldTrials:
         if before is not None:  # released by somebody else in our name
             self._lose(before)
         # The scheduler cancels trials itself, some at a time, also when it is cancelled from outside.
-        held = Held(trial, anyio.CancelScope(shield=True), leased_at)
+        held = Held(trial, anyio.CancelScope(shield=True), leased_at, time.monotonic())
         self._held[trial.trial_id] = held
         return held
 
@@ -79,63 +94,61 @@ class HeldTrials:
 
     async def cancel_all(self) -> None:
         """Cancel what is held now, some at a time."""
-        for number, held in enumerate(tuple(self._held.values()), start=1):
+        for number, held in enumerate(self, start=1):
             held.scope.cancel()
             if number % _CANCELLED_AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def heartbeat(self) -> None:
-        """Extend our leases every third of them."""
-        while True:
-            await anyio.sleep(self._lease.total_seconds() / 3)
-            try:
-                await self._extend()
-            except StorageError as exc:
-                logger.warning("a heartbeat failed: %s", exc, extra={"action": "heartbeat_failed"})
-
-    async def _extend(self) -> None:
-        before, now = dict(self._held), anyio.current_time()
-        ours = await self._experiment.extend(self.owner, lease=self._lease)
-        for trial_id, held in before.items():
-            if ours.get(trial_id) == held.trial.token:
-                held.leased_at = now
-            else:
+    def beat(self, beat: Beat) -> None:
+        """Our leases were renewed: what is not among them was lost, what is not here was forgotten."""
+        for trial_id, held in self._held.items():
+            if beat.held.get(trial_id) == held.trial.token:
+                held.leased_at = beat.at
+            elif held.added_at <= beat.at:
                 self._lose(held)
-        forgotten = {i: token for i, token in ours.items() if i not in self._held and i not in before}
-        if forgotten and not self.claiming:
-            await self._give_back(forgotten)
+        if not self.claiming:
+            self._forgotten = {i: token for i, token in beat.held.items() if i not in self._held}
 
     async def watch(self) -> None:
-        """Cancel trials not extended for two thirds of their lease: soon they are somebody else's."""
-        lease = self._lease.total_seconds()
+        """Cancel trials not extended for two thirds of their lease, and give back what was forgotten."""
+        lease_s = self._lease.total_seconds()
         while True:
-            await anyio.sleep(lease / 12)
-            now = anyio.current_time()
-            for held in tuple(self._held.values()):
-                if now - held.leased_at >= lease * 2 / 3:
+            await anyio.sleep(lease_s / 12)
+            now = time.monotonic()
+            for held in self:
+                if now - held.leased_at >= lease_s * 2 / 3:
                     self._lose(held)
+            try:
+                await self._give_back()
+            except StorageError as exc:
+                logger.warning("a trial could not be given back: %s", exc, extra={"action": "unsettled"})
 
     async def give_back_forgotten(self) -> None:
         """Queue again what the database says is ours, when nothing runs here any more.
 
         :raises StorageError: if the database fails.
         """
-        await self._give_back(await self._experiment.extend(self.owner, lease=self._lease))
+        self._forgotten = dict(await self._experiment.extend(self.owner, lease=self._lease))
+        await self._give_back()
 
-    async def _give_back(self, forgotten: Mapping[int, int]) -> None:
+    async def _give_back(self) -> None:
         """Queue trials again that are ours and do not run here: lost ones, and claims nobody heard of.
 
         Left alone, their leases would be extended with the others for ever.
-
-        :param forgotten: trial_id → token.
         """
+        forgotten, self._forgotten = self._forgotten, {}
+        if not forgotten:
+            return
         async for trial in self._experiment.pending_trials(utc_now(), running=True):
             if trial.token == forgotten.get(trial.trial_id) and trial.owner == self.owner:
-                try:
-                    await self._experiment.release(trial, reason=_FORGOTTEN)
-                except StaleTrial:
-                    continue
-                self._retried(trial, _FORGOTTEN)
+                await self._release(trial)
+
+    async def _release(self, trial: Trial) -> None:
+        try:
+            await self._experiment.release(trial, reason=_FORGOTTEN)
+        except StaleTrial:
+            return
+        self._retried(trial, _FORGOTTEN)
 
     def _lose(self, held: Held) -> None:
         """Cancel a trial that is no longer ours, unless it has just ended."""

@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
 
 from windtunnel.errors import OptimizerError
-from windtunnel.model import History, RunResult, Trial
+from windtunnel.model import History, Status
 from windtunnel.optimizers.base import Optimizer
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["Proposer"]
+__all__ = ["MakeOptimizer", "Proposer"]
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+MakeOptimizer = Callable[[int], Optimizer]
+"""Makes an optimizer, given how many configurations were taken before."""
+
+_Lesson = tuple[int, dict[str, Any], dict[str, Any] | None, Status]
 
 
 class Proposer:
     """Owns the optimizer. One task at a time may await its methods.
 
+    :param make: makes the optimizer, given how many configurations were taken before; called in a thread.
     :param names: the tunables a suggestion must have.
+    :ivar learns: see ``Optimizer.learns``; False before there is an optimizer.
     :ivar problem: why it can propose nothing more; None while it works.
     """
 
-    def __init__(self, optimizer: Optimizer, names: Collection[str]) -> None:
-        self._optimizer = optimizer
+    def __init__(self, make: MakeOptimizer, names: Collection[str]) -> None:
+        self._make = make
+        self._optimizer: Optimizer | None = None
         self._names = frozenset(names)
-        self._untold: list[tuple[Trial, RunResult]] = []
-        self.learns = optimizer.learns
+        self._untold: list[_Lesson] = []
+        # An engine that thinks for ever keeps its thread, and nothing else: a stop does not wait for it.
+        self._thread = anyio.CapacityLimiter(1)
+        self.learns = False
         self.problem: Exception | None = None
 
-    def note(self, trial: Trial, result: RunResult) -> None:
+    async def begin(self, asked: int) -> None:
+        """Make an optimizer that goes on after ``asked`` configurations.
+
+        :raises ConfigError: if its description is wrong.
+        """
+        self._optimizer = await self._call(self._make, asked)
+        self._untold.clear()
+        self.learns, self.problem = self._optimizer.learns, None
+
+    def note(
+        self, trial_id: int, config: Mapping[str, Any], metrics: Mapping[str, Any] | None, status: Status
+    ) -> None:
         """Remember an outcome until the optimizer is told of it."""
         if self.learns and self.problem is None:
-            self._untold.append((trial, result))
+            self._untold.append((trial_id, dict(config), None if metrics is None else dict(metrics), status))
 
     async def ask(self, count: int) -> list[TunableGroups]:
         """New suggestions; none from an optimizer that fails."""
         await self.learn()
-        if self.problem is not None:
+        if self.problem is not None or self._optimizer is None:
             return []
         try:
-            return self._checked(await anyio.to_thread.run_sync(self._optimizer.ask, count))
+            return self._checked(await self._call(self._optimizer.ask, count))
         except Exception as exc:  # noqa: BLE001 - whatever an engine raises
             self._fail(exc)
             return []
@@ -47,24 +73,23 @@ class Proposer:
     async def learn(self) -> None:
         """Tell the optimizer what has finished since it was last told, in the order of completion."""
         if done := self._untold[:]:
-            await self.tell(
-                History(
-                    [trial.trial_id for trial, _ in done],
-                    [dict(trial.tunables) for trial, _ in done],
-                    [result.metrics for _, result in done],
-                    [result.status for _, result in done],
-                )
-            )
+            ids, configs, scores, statuses = zip(*done, strict=True)
+            await self.tell(History(list(ids), list(configs), list(scores), list(statuses)))
             del self._untold[: len(done)]
 
     async def tell(self, history: History) -> None:
         """Tell the optimizer of trials, those of earlier sessions for instance."""
-        if self.problem is not None:
+        if self.problem is not None or self._optimizer is None or not history.trial_ids:
             return
         try:
-            await anyio.to_thread.run_sync(self._optimizer.tell, history)
+            await self._call(self._optimizer.tell, history)
         except Exception as exc:  # noqa: BLE001 - whatever an engine raises
             self._fail(exc)
+
+    async def _call(self, function: Callable[[P], R], argument: P) -> R:
+        return await anyio.to_thread.run_sync(
+            function, argument, abandon_on_cancel=True, limiter=self._thread
+        )
 
     def _fail(self, exc: Exception) -> None:
         self.problem = exc

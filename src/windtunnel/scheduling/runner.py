@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import NamedTuple
@@ -14,10 +14,12 @@ import anyio.lowlevel
 from windtunnel.concurrency import is_cancelled
 from windtunnel.environments.base import Environment
 from windtunnel.errors import ConfigError, EnvironmentFailed, StepTimedOut, described
-from windtunnel.model import Direction, RunResult, Status, Timeouts, Trial, utc_now
+from windtunnel.events import Step
+from windtunnel.model import Direction, FailureKind, RunResult, Status, Timeouts, Trial, utc_now
 from windtunnel.protocols import TelemetrySink
 from windtunnel.scheduling.hosts import Slot
 from windtunnel.scheduling.policy import judge
+from windtunnel.scheduling.pruning import Pruning, Watch
 from windtunnel.telemetry.sampler import poll, sample
 
 __all__ = ["Outcome", "TrialRunner"]
@@ -25,20 +27,28 @@ __all__ = ["Outcome", "TrialRunner"]
 logger = logging.getLogger(__name__)
 
 _UNLIMITED = nullcontext()
+_UNWATCHED = nullcontext()
+_KINDS = {Status.FAILED: FailureKind.RUN, Status.TIMED_OUT: FailureKind.TIMEOUT}
 _STRAY = "CancelledError: nobody cancelled the trial, but something it awaited was cancelled"
 
 
 class Outcome(NamedTuple):
-    """What came of a trial, and why it did not succeed."""
+    """What came of a trial.
+
+    :ivar failure: why it did not succeed; None if it did.
+    :ivar kind: which part of it failed; None if none did.
+    """
 
     result: RunResult
     failure: str | None = None
+    kind: FailureKind | None = None
 
 
 class TrialRunner:
     """Runs trials in environments. It keeps nothing of a trial that has ended.
 
     :param poll_period: how often the status of an environment that reports one is asked for.
+    :param pruning: may stop a run; default nobody does.
     """
 
     def __init__(
@@ -47,16 +57,21 @@ class TrialRunner:
         timeouts: Timeouts,
         objectives: Mapping[str, Direction],
         poll_period: timedelta = timedelta(seconds=1),
+        pruning: Pruning | None = None,
     ) -> None:
         self._timeouts = timeouts
         self._objectives = objectives
         self._poll_period = poll_period
+        self._pruning = pruning
         self._graces: set[anyio.CancelScope] = set()
         self._graceless = False
 
-    async def run(self, trial: Trial, slot: Slot, sink: TelemetrySink) -> Outcome:
+    async def run(
+        self, trial: Trial, slot: Slot, sink: TelemetrySink, on_step: Callable[[Step], None]
+    ) -> Outcome:
         """Set up, run, watch, tear down. Teardown runs to its end or its time limit, also when cancelled.
 
+        :param on_step: told of each step as it begins: ``setup``, ``run``, ``abort``, ``teardown``.
         :raises ConfigError: if the environment's description is wrong, which no other trial would survive
             either.
         """
@@ -65,10 +80,14 @@ class TrialRunner:
         except ConfigError:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever a user's class raises
-            return _without_success(Status.FAILED, f"its environment could not be made: {described(exc)}")
+            failure = f"its environment could not be made: {described(exc)}"
+            return _without_success(Status.FAILED, failure, FailureKind.SETUP)
         try:
-            environment.attach(sink)
-            outcome = await self._attempt(environment, trial, slot, sink)
+            if self._pruning is None:
+                outcome = await self._attempt(environment, trial, slot, sink, on_step)
+            else:
+                with self._pruning.watching(trial.trial_id, sink) as watch:
+                    outcome = await self._attempt(environment, trial, slot, watch, on_step)
             # One that swallowed its cancellation, or answered it with an error, has no outcome.
             await anyio.lowlevel.checkpoint_if_cancelled()
             if environment.is_polled:
@@ -76,6 +95,7 @@ class TrialRunner:
             return outcome
         finally:
             environment.attach(None)
+            on_step("teardown")
             await self._tear_down(environment, trial)
 
     def cut_grace(self) -> None:
@@ -85,28 +105,55 @@ class TrialRunner:
             scope.cancel()
 
     async def _attempt(
-        self, environment: Environment, trial: Trial, slot: Slot, sink: TelemetrySink
+        self,
+        environment: Environment,
+        trial: Trial,
+        slot: Slot,
+        sink: TelemetrySink,
+        on_step: Callable[[Step], None],
     ) -> Outcome:
         """Set up and run; whatever fails is the trial's outcome."""
+        kind = FailureKind.SETUP
+        results: list[RunResult] = []
         try:
+            environment.attach(sink)
             with _limit("trial", self._timeouts.trial):
+                on_step("setup")
                 await self._set_up(environment, trial, slot)
-                result = await self._watched(environment, sink)
-            return self._judged(environment, result)
+                kind = FailureKind.RUN
+                on_step("run")
+                with sink.run() if isinstance(sink, Watch) else _UNWATCHED:
+                    results.append(await self._sampled(environment, sink))
+            if not results:  # the pruner stopped it
+                return await self._aborted(environment, trial, sink, on_step)
+            return self._judged(environment, results[0])
         except StepTimedOut as exc:
             printed = environment.printed(exc.step) or environment.printed("run")
-            return _without_success(Status.TIMED_OUT, f"{exc}{printed}")
+            kind = FailureKind.SETUP if kind is FailureKind.SETUP else FailureKind.TIMEOUT
+            return _without_success(Status.TIMED_OUT, f"{exc}{printed}", kind)
         except EnvironmentFailed as exc:
-            return _without_success(Status.FAILED, str(exc))
+            return _without_success(Status.FAILED, str(exc), kind)
         except ConfigError:
             raise
         except Exception as exc:
             logger.debug("trial %d raised", trial.trial_id, exc_info=True, extra={"trial_id": trial.trial_id})
-            return _without_success(Status.FAILED, described(exc))
+            return _without_success(Status.FAILED, described(exc), kind)
         except anyio.get_cancelled_exc_class():
             if is_cancelled():
                 raise
-            return _without_success(Status.FAILED, _STRAY)
+            return _without_success(Status.FAILED, _STRAY, kind)
+
+    async def _aborted(
+        self, environment: Environment, trial: Trial, sink: TelemetrySink, on_step: Callable[[Step], None]
+    ) -> Outcome:
+        """The pruner stopped the run: let the environment know, which has its teardown's time for it."""
+        verdict = sink.verdict if isinstance(sink, Watch) else None
+        assert verdict is not None, "nobody else ends a run without an outcome"  # noqa: S101
+        on_step("abort")
+        await self._undisturbed(environment.abort, "abort", trial, self._timeouts.teardown)
+        scores = None if verdict.scores is None else dict(verdict.scores)
+        result = RunResult(Status.CANCELED, utc_now(), scores)
+        return Outcome(result, f"aborted: {verdict.reason}", FailureKind.ABORTED)
 
     async def _set_up(self, environment: Environment, trial: Trial, slot: Slot) -> None:
         parameters = {
@@ -130,10 +177,11 @@ class TrialRunner:
             problem = f"run ended with status {judged.status.name}, which is not an outcome"
             judged = judged._replace(status=Status.FAILED)
         if problem is not None:
-            return Outcome(judged, problem + environment.printed("run"))
-        return Outcome(judged, environment.failure or f"run ended with status {judged.status.name}")
+            return Outcome(judged, problem + environment.printed("run"), FailureKind.RESULTS)
+        failure = environment.failure or f"run ended with status {judged.status.name}"
+        return Outcome(judged, failure, _KINDS.get(judged.status))
 
-    async def _watched(self, environment: Environment, sink: TelemetrySink) -> RunResult:
+    async def _sampled(self, environment: Environment, sink: TelemetrySink) -> RunResult:
         """Run with the sampler beside it, if there is anything to sample."""
         if not environment.is_polled:
             return await self._run(environment)
@@ -170,23 +218,30 @@ class TrialRunner:
                 self._graces.discard(scope)
 
     async def _tear_down(self, environment: Environment, trial: Trial) -> None:
-        with self._grace(self._timeouts.teardown) as scope:
+        await self._undisturbed(environment.teardown, "teardown", trial, self._timeouts.teardown)
+
+    async def _undisturbed(
+        self, step: Callable[[], Awaitable[None]], name: str, trial: Trial, limit: timedelta
+    ) -> None:
+        """A step that a cancelled trial is owed; its failure is logged, since the outcome stands."""
+        with self._grace(limit) as scope:
             try:
-                await environment.teardown()
-            except Exception as exc:  # noqa: BLE001 - the outcome stands; the operator must know
-                _log_teardown(trial, exc)
+                await step()
+            except Exception as exc:  # noqa: BLE001 - the operator must know, nobody else
+                _log_failure(name, trial, exc)
             except anyio.get_cancelled_exc_class() as exc:
                 if is_cancelled():
                     raise
-                _log_teardown(trial, exc)
+                _log_failure(name, trial, exc)
             finally:
                 self._graces.discard(scope)
         if scope.cancelled_caught:
             logger.warning(
-                "teardown of trial %d was cut off after at most %g s; something of it may be left behind",
+                "%s of trial %d was cut off after at most %g s; something of it may be left behind",
+                name,
                 trial.trial_id,
-                self._timeouts.teardown.total_seconds(),
-                extra={"trial_id": trial.trial_id, "action": "teardown_cut"},
+                limit.total_seconds(),
+                extra={"trial_id": trial.trial_id, "action": f"{name}_cut"},
             )
 
     def _grace(self, limit: timedelta) -> anyio.CancelScope:
@@ -198,17 +253,18 @@ class TrialRunner:
         return scope
 
 
-def _log_teardown(trial: Trial, exc: BaseException) -> None:
+def _log_failure(step: str, trial: Trial, exc: BaseException) -> None:
     logger.warning(
-        "teardown of trial %d failed: %s",
+        "%s of trial %d failed: %s",
+        step,
         trial.trial_id,
         exc if isinstance(exc, Exception) else _STRAY,
-        extra={"trial_id": trial.trial_id, "action": "teardown_failed"},
+        extra={"trial_id": trial.trial_id, "action": f"{step}_failed"},
     )
 
 
-def _without_success(status: Status, failure: str) -> Outcome:
-    return Outcome(RunResult(status, utc_now(), None), failure)
+def _without_success(status: Status, failure: str, kind: FailureKind) -> Outcome:
+    return Outcome(RunResult(status, utc_now(), None), failure, kind)
 
 
 def _limit(step: str, timeout: timedelta | None) -> AbstractContextManager[None]:

@@ -2,81 +2,70 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup
+from anyio.abc import TaskStatus
 
-from windtunnel.concurrency import Signal, first_error
-from windtunnel.errors import (
-    ConfigError,
-    NotFound,
-    OptimizerError,
-    ResultsInvalid,
-    StaleTrial,
-    StorageError,
-    TrialAlreadyFinished,
-)
-from windtunnel.events import (
-    EventBus,
-    TelemetryRecorded,
-    TrialAdded,
-    TrialClaimed,
-    TrialFinished,
-    TrialRetried,
-    TrialStarted,
-)
-from windtunnel.model import NewTrial, RunResult, Sample, Status, Summary, Timeouts, Trial, utc_now
-from windtunnel.optimizers.base import Optimizer
-from windtunnel.scheduling import policy
-from windtunnel.scheduling.held import Held, HeldTrials
-from windtunnel.scheduling.hosts import Host, MakeEnvironment, Slot, SlotPool
+from windtunnel.concurrency import first_error
+from windtunnel.errors import ConfigError, OptimizerError
+from windtunnel.events import EventBus, Subscription, TelemetryRecorded, TrialRetried
+from windtunnel.model import FailureKind, OutlierHost, Sample, Status, Summary, Timeouts, Trial
+from windtunnel.pruners import Pruner
+from windtunnel.scheduling.dispatcher import Dispatcher, Spread
+from windtunnel.scheduling.endings import Endings
+from windtunnel.scheduling.held import HeldTrials
+from windtunnel.scheduling.hosts import Host, MakeEnvironment, SlotPool
 from windtunnel.scheduling.leases import certainly_dead, new_owner
-from windtunnel.scheduling.proposer import Proposer
-from windtunnel.scheduling.runner import Outcome, TrialRunner
-from windtunnel.storage import INTERRUPTED, Experiment
-from windtunnel.telemetry import Recorder, TrialSink
+from windtunnel.scheduling.ledger import Ledger
+from windtunnel.scheduling.lessons import Lessons
+from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry, outlier_hosts
+from windtunnel.scheduling.proposer import MakeOptimizer, Proposer
+from windtunnel.scheduling.pruning import Pruning
+from windtunnel.scheduling.runner import TrialRunner
+from windtunnel.scheduling.snapshot import RunningTrial, Snapshot, State
+from windtunnel.scheduling.suggester import Suggester
+from windtunnel.storage import Beat, Experiment, Pulse
+from windtunnel.telemetry import Recorder
 
 __all__ = ["Scheduler"]
 
 logger = logging.getLogger(__name__)
 
-_IDLE_POLL_S = 0.5
-"""How often free slots look for trials nobody told of: expired leases, trials due later."""
-
-_CLAIM_LIMIT = 250
-"""Trials started in one go: more would keep the event loop from everything else for too long."""
-
 _SHORTEST = timedelta(milliseconds=1)
-
-_REFUSALS = (StaleTrial, TrialAlreadyFinished, NotFound)
-"""A trial that is not ours any more: its outcome is not wanted, nobody else is concerned."""
-
-
-class _Ended(NamedTuple):
-    """A trial that has run, until its outcome is stored."""
-
-    trial: Trial
-    outcome: Outcome
-    host: str
-    sink: TrialSink
+_NO_RETRIES: Mapping[FailureKind, Retry] = MappingProxyType({})
+_ANY_NUMBER = FailureBudget()
+_NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Scheduler:
-    """Drives one experiment, once. Everything it starts ends inside ``await scheduler.run()``.
+    """One worker of an experiment. Everything it starts ends inside ``await scheduler.run()``.
+
+    Any number of workers may run the same experiment, in this process, on this machine and on others. One of
+    them runs the optimizer; when it ends or dies, another goes on with that.
 
     :param experiment: where trials are kept.
-    :param optimizer: proposes configurations; called in a worker thread, one call at a time.
+    :param make_optimizer: makes what proposes configurations, given how many were taken before; it and the
+        optimizer are called in a worker thread, one call at a time.
     :param make_environment: makes the environment of a slot.
     :param hosts: where trials run; their slots are the concurrency.
     :param trials: how many trials the experiment shall have, over all its sessions and repeats.
-    :param repeats: trials a configuration.
+    :param repeats: trials a configuration, on different hosts if there are several.
+    :param adaptive: further runs of promising configurations; default none.
+    :param retries: failure kind → how often and when a failed trial is run again; default never.
+    :param failures: how many failures of this worker's trials end its session; default any number is borne.
+    :param time_budget: nothing more is started after it, counted from the call of ``run``; default no limit.
+    :param timeouts: of each part of a trial, and of the session.
+    :param pruner: stops trials that are not worth their time; default none.
     :param lease: how long a trial stays ours without a heartbeat.
+    :param poll_period: how often the status of an environment that reports one is asked for.
+    :param until_idle: end when every trial has an outcome; otherwise wait for more, until ``stop``.
     :param facts: of this machine and these programs, kept with the trials.
     :raises ConfigError: if a number makes no sense.
     """
@@ -85,308 +74,274 @@ class Scheduler:
         self,
         *,
         experiment: Experiment,
-        optimizer: Optimizer,
+        make_optimizer: MakeOptimizer,
         make_environment: MakeEnvironment,
         hosts: Sequence[Host] = (Host(),),
         trials: int = 100,
         repeats: int = 1,
+        adaptive: AdaptiveRepeats | None = None,
+        retries: Mapping[FailureKind, Retry] = _NO_RETRIES,
+        failures: FailureBudget = _ANY_NUMBER,
+        time_budget: timedelta | None = None,
         timeouts: Timeouts | None = None,
+        pruner: Pruner | None = None,
         lease: timedelta = timedelta(seconds=30),
         poll_period: timedelta = timedelta(seconds=1),
-        facts: Mapping[str, Any] | None = None,
+        until_idle: bool = True,
+        facts: Mapping[str, Any] = _NO_FACTS,
     ) -> None:
-        self.events = EventBus()
-        self._experiment = experiment
-        self._proposer = Proposer(optimizer, experiment.tunables)
         self._slots = SlotPool(hosts, make_environment)
         _check("trials", trials, 0)
         _check("repeats", repeats, 1)
         _check("slots", self._slots.size, 1)
         _check("lease", lease, _SHORTEST)
-        self._facts = facts or {}
         _check("poll_period", poll_period, _SHORTEST)
-        self._trials = trials
-        self._repeats = repeats
+        self._experiment = experiment
+        self._bus = EventBus()
         self._lease = lease
-        self._runner = TrialRunner(
-            timeouts=timeouts or Timeouts(), objectives=experiment.opt_targets, poll_period=poll_period
-        )
+        self._time_budget = time_budget
+        self._timeouts = timeouts or Timeouts()
+        self._until_idle = until_idle
+        self._facts = facts
+        self._adaptive = adaptive
+        self._state: State = "new"
+        self._stopping = self._cut = False
+        self._pulse: Pulse | None = None
+        self._ledger = Ledger(trials, failures)
         self._recorder = Recorder(experiment.record_many, recorded=self._telemetry_recorded)
-        self._held = HeldTrials(experiment, lease, retried=self._retried)
-        self._work = Signal()
-        self._demand = Signal()
-        self._halt = anyio.Event()
-        self._total = 0
-        self._pending = 0
-        self._looked = 0.0
-        self._exhausted = False
-        self._stopping = False
-        self._unstored: list[_Ended] = []
-        self._in_doubt = False
+        self._held = HeldTrials(experiment, lease, retried=self._given_back)
+        self._pruning = None if pruner is None else Pruning(pruner)
+        self._runner = TrialRunner(
+            timeouts=self._timeouts,
+            objectives=experiment.opt_targets,
+            poll_period=poll_period,
+            pruning=self._pruning,
+        )
+        self._lessons = Lessons(
+            experiment=experiment,
+            proposer=Proposer(make_optimizer, experiment.tunables),
+            least=repeats,
+            adaptive=adaptive,
+        )
+        self._suggester = Suggester(
+            experiment=experiment,
+            lessons=self._lessons,
+            slots=self._slots,
+            held=self._held,
+            ledger=self._ledger,
+            bus=self._bus,
+            repeats=repeats,
+            lease=lease,
+        )
+        self._endings = Endings(
+            experiment=experiment,
+            held=self._held,
+            ledger=self._ledger,
+            bus=self._bus,
+            pruning=self._pruning,
+            retries=retries,
+            finished=self._suggester.heard,
+        )
+        several = len({host.name for host in hosts}) > 1
+        repeated = repeats > 1 or adaptive is not None
+        self._dispatcher = Dispatcher(
+            experiment=experiment,
+            slots=self._slots,
+            runner=self._runner,
+            recorder=self._recorder,
+            held=self._held,
+            endings=self._endings,
+            ledger=self._ledger,
+            bus=self._bus,
+            lease=lease,
+            ends=lambda: self._until_idle and self._suggester.is_done,
+            spread=Spread(experiment, repeated=repeated) if several else None,
+        )
 
     @property
     def owner(self) -> str:
         """This worker's name in the database; empty before it runs."""
         return self._held.owner
 
-    async def run(self) -> Summary:
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> Summary:
         """Run trials until there are as many as asked for, or ``stop`` is called.
 
         Trials that an earlier session left are taken up first. Cancelling it cancels the running trials, lets
         their teardown finish within its grace, and records them, as ``stop`` does.
 
-        :raises ConfigError: if the environment's description is wrong.
+        :param task_status: is told when the experiment has been taken up; for ``task_group.start``.
+        :raises ConfigError: if the environment's or the optimizer's description is wrong.
         :raises StorageError: if the database fails; what was finished before is safe.
         :raises OptimizerError: if the optimizer fails.
         """
         try:
             await self._pick_up()
+            task_status.started()
             try:
                 await self._run_trials()
             finally:
-                if self._unstored or self._in_doubt:
-                    await self._settle()
+                await self._endings.settle()
         except BaseExceptionGroup as group:
             error = first_error(group)
             raise error from error.__cause__
         finally:
-            self.events.close()
+            self._state = "ended"
+            self._bus.close()
         if not self._stopping:
-            await self._proposer.learn()
-        problem = self._proposer.problem
+            await self._lessons.learn()
+        problem = self._lessons.problem
         if problem is not None:
-            said = f"the optimizer failed after {self._total} trials: {type(problem).__name__}: {problem}"
+            said = (
+                f"the optimizer failed after {self._ledger.total} trials: {type(problem).__name__}: {problem}"
+            )
             raise OptimizerError(said) from problem
         return await self._summary()
 
     def stop(self) -> None:
         """Claim nothing more and cancel the running trials; the second call cuts their teardown short."""
         if self._stopping:
+            self._cut = True
             self._runner.cut_grace()
         self._stopping = True
-        self._halt.set()
-        self._work.set()
+        self._ledger.cancel()
 
-    async def _run_trials(self) -> None:
-        upkeep = anyio.CancelScope(shield=True)
-        async with anyio.create_task_group() as helpers:
-            helpers.start_soon(self._keep_up, upkeep, name="upkeep")
-            helpers.start_soon(self._suggest, name="suggester")
-            try:
-                # All in child tasks: what asyncio itself cancels is the task that waits here, whatever it
-                # has shielded, and a claim must not be cut off from what becomes of it.
-                async with anyio.create_task_group() as trials:
-                    trials.start_soon(self._cancel_when_halted, name="canceller")
-                    trials.start_soon(self._dispatch, trials, name="dispatcher")
-            finally:
-                upkeep.cancel()
-            helpers.cancel_scope.cancel()
+    def events(self, *, capacity: int = 10_000) -> Subscription:
+        """What happens from now on: ``async for event in scheduler.events()``. It ends when ``run`` does.
 
-    async def _keep_up(self, scope: anyio.CancelScope) -> None:
-        """What running trials need until the last has been torn down, also after they were cancelled."""
-        with scope:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._recorder.run, name="recorder")
-                tasks.start_soon(self._held.heartbeat, name="heartbeat")
-                tasks.start_soon(self._held.watch, name="lease watch")
+        :param capacity: events held for a slow reader; what comes on top is dropped, and the reader is told
+            how many in an ``EventsDropped``.
+        """
+        return self._bus.subscribe(capacity=capacity)
 
-    # Beginning
+    def snapshot(self) -> Snapshot:
+        """What this worker is doing now, without asking the database."""
+        ledger, pulse = self._ledger, self._pulse
+        stopping = self._state == "running" and ledger.halt.is_set()
+        return Snapshot(
+            experiment_id=self._experiment.experiment_id,
+            owner=self.owner,
+            state="stopping" if stopping else self._state,
+            leads=self._suggester.leads,
+            target=ledger.target,
+            total=ledger.total,
+            pending=ledger.pending,
+            slots=self._slots.size,
+            slots_free=self._slots.free,
+            running=tuple(
+                RunningTrial(
+                    trial_id=held.trial.trial_id,
+                    config_id=held.trial.config_id,
+                    attempt=held.trial.attempt,
+                    step=held.step,
+                    since=held.since,
+                    host=None if held.slot is None else held.slot.host.name,
+                    runner_id=None if held.slot is None else held.slot.runner_id,
+                )
+                for held in self._held
+            ),
+            finished=dict(ledger.finished),
+            retried=ledger.retried,
+            aborted=ledger.aborted,
+            stale_refused=ledger.stale_refused,
+            lost=ledger.lost,
+            heartbeat_age_s=None if pulse is None else max(0.0, time.monotonic() - pulse.last),
+            samples_buffered=self._recorder.buffered,
+            samples_written=self._recorder.written,
+            samples_refused=self._recorder.refused,
+            events_dropped=self._bus.dropped,
+        )
+
+    # Running
 
     async def _pick_up(self) -> None:
         """Learn what earlier sessions did and queue again what they left."""
+        self._state = "running"
         self._held.owner = await anyio.to_thread.run_sync(new_owner)
         await self._experiment.begin_session(self.owner, self._facts)
         requeued = await self._experiment.recover(certainly_dead)
         if requeued:
             logger.info("%d interrupted trials are queued again", requeued, extra={"action": "requeued"})
-        counts = await self._experiment.counts()
-        self._total, self._pending = counts.total, counts.pending
-        if self._proposer.learns and counts.total:
-            await self._proposer.tell(await self._experiment.load())
+        backlog = await self._experiment.backlog(self.owner)
+        self._ledger.total, self._ledger.pending = backlog.total, backlog.pending
+        if self._pruning is not None and backlog.total > backlog.pending:
+            await self._pruning.replay(self._experiment)
 
-    # Suggesting
+    async def _run_trials(self) -> None:
+        upkeep = anyio.CancelScope(shield=True)
+        async with anyio.create_task_group() as helpers:
+            await helpers.start(self._keep_up, upkeep, name="upkeep")
+            helpers.start_soon(self._suggester.run, name="suggester")
+            helpers.start_soon(self._watch_the_clock, name="clock")
+            try:
+                # All in child tasks: what asyncio itself cancels is the task that waits here, whatever it
+                # has shielded, and a claim must not be cut off from what becomes of it.
+                async with anyio.create_task_group() as trials:
+                    trials.start_soon(self._dispatcher.cancel_when_halted, name="canceller")
+                    trials.start_soon(self._dispatcher.run, trials, name="dispatcher")
+            finally:
+                upkeep.cancel()
+            helpers.cancel_scope.cancel()
 
-    async def _suggest(self) -> None:
-        """Keep enough trials stored for the slots, and an optimizer that learns up to date."""
-        while not self._halt.is_set() and (self._wants_more or self._proposer.learns):
-            due = self._suggestions_due() if self._wants_more else 0
-            if due:
-                suggestions = await self._proposer.ask(due)
-                await self._add([NewTrial(tunables=one) for one in suggestions for _ in range(self._repeats)])
-                self._exhausted = not suggestions
-                self._work.set()
-            else:
-                await self._proposer.learn()
-                await self._demand.wait()
+    async def _keep_up(self, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+        """What running trials need until the last has been torn down, also after they were cancelled."""
+        with scope:
+            async with (
+                self._experiment.pulse(self.owner, lease=self._lease, on_beat=self._beat) as self._pulse,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(self._recorder.run, name="recorder")
+                tasks.start_soon(self._held.watch, name="lease watch")
+                if self._pruning is not None:
+                    tasks.start_soon(self._pruning.run, name="pruner's clock")
+                task_status.started()
 
-    @property
-    def _wants_more(self) -> bool:
-        return not self._exhausted and self._total < self._trials
+    async def _watch_the_clock(self) -> None:
+        """End the session when its time is over."""
+        async with anyio.create_task_group() as clocks:
+            if self._time_budget is not None:
+                clocks.start_soon(self._close_after, self._time_budget)
+            if self._timeouts.experiment is not None:
+                clocks.start_soon(self._cancel_after, self._timeouts.experiment)
 
-    def _suggestions_due(self) -> int:
-        return policy.suggestions_due(
-            total=self._total,
-            budget=self._trials,
-            pending=self._pending,
-            free=self._slots.free,
-            concurrency=self._slots.size,
-            repeats=self._repeats,
-            learns=self._proposer.learns,
-        )
+    async def _close_after(self, budget: timedelta) -> None:
+        await anyio.sleep(budget.total_seconds())
+        self._ledger.close(f"the time budget of {budget.total_seconds():g} s is used up")
 
-    async def _add(self, new: list[NewTrial]) -> None:
-        added = await self._experiment.add_trials(new, at_most=self._trials)
-        if len(added) < len(new):  # the budget is used up, maybe by another process
-            self._total = self._trials
-        else:
-            self._total += len(added)
-        self._pending += len(added)
-        if self.events.is_heard:
-            for trial in added:
-                self.events.publish(TrialAdded(trial))
+    async def _cancel_after(self, limit: timedelta) -> None:
+        await anyio.sleep(limit.total_seconds())
+        self._ledger.overtime = True
+        self._ledger.close(f"the experiment's time limit of {limit.total_seconds():g} s is over")
+        self._ledger.cancel()
 
-    # Claiming and running
+    # Hearing and telling
 
-    async def _dispatch(self, tasks: TaskGroup) -> None:
-        """Claim trials for free slots until nothing is left to run."""
-        try:
-            while not self._halt.is_set():
-                due = self._pending > 0 or anyio.current_time() - self._looked >= _IDLE_POLL_S
-                if due and self._slots.free > 0 and await self._claim(tasks):
-                    continue
-                if not self._held and not self._wants_more and await self._nothing_left():
-                    return
-                with anyio.move_on_after(_IDLE_POLL_S):
-                    await self._work.wait()
-        finally:
-            self._halt.set()
-
-    async def _claim(self, tasks: TaskGroup) -> list[Trial]:
-        self._looked = now = anyio.current_time()
-        limit = min(self._slots.free, _CLAIM_LIMIT)
-        self._held.claiming = True
-        try:
-            claimed = await self._experiment.claim(self.owner, limit=limit, lease=self._lease)
-        except StorageError:
-            self._in_doubt = True  # it may have been committed all the same
-            raise
-        finally:
-            self._held.claiming = False
-        # Fewer than there should be: others took them, or they are due later; the idle poll counts again.
-        self._pending = max(0, self._pending - len(claimed)) if claimed else 0
-        for trial in claimed:
-            held = self._held.add(trial, leased_at=now)
-            if self.events.is_heard:
-                self.events.publish(TrialClaimed(trial))
-            tasks.start_soon(self._one, held, self._slots.take(), name=f"trial {trial.trial_id}")
-        self._demand.set()
-        return claimed
-
-    async def _nothing_left(self) -> bool:
-        """Whether every trial has an outcome, also those that other processes hold."""
-        counts = await self._experiment.counts()
-        return not counts.pending and not counts.running
-
-    async def _cancel_when_halted(self) -> None:
-        """Cancel the running trials when nothing more is claimed, whatever the reason."""
-        try:
-            await self._halt.wait()
-        finally:
-            self._halt.set()
-            with anyio.CancelScope(shield=True):  # it waits for nobody
-                await self._held.cancel_all()
-
-    async def _one(self, held: Held, slot: Slot) -> None:
-        """A trial's task: its own errors are its outcome, only broken set-ups and databases go further."""
-        trial = held.trial
-        outcome = Outcome(RunResult(Status.CANCELED, utc_now(), None), INTERRUPTED)
-        sink = self._recorder.sink(trial)
-        if self.events.is_heard:
-            self.events.publish(TrialStarted(trial, slot.host.name, slot.runner_id))
-        try:
-            with held.scope:
-                if not self._halt.is_set():  # what is not wanted any more does not begin
-                    outcome = await self._runner.run(trial, slot, sink)
-        except Exception:
-            self._halt.set()  # what broke this trial breaks all: claim no more while the group winds up
-            raise
-        finally:
-            self._slots.give_back(slot)
-            self._work.set()
-            await self._finish(held, _Ended(trial, outcome, slot.host.name, sink))
-
-    # Ending
-
-    async def _finish(self, held: Held, ended: _Ended) -> None:
-        """Store what came of a trial. Every write is shielded and limited in time."""
-        held.ending = True
-        try:
-            if held.lost:
-                self._in_doubt = True
-                return
-            result, failure = await self._store(ended)
-        except _REFUSALS as exc:
-            logger.warning("%s", exc, extra={"trial_id": ended.trial.trial_id, "action": "stale_refused"})
-            return
-        except StorageError:
-            self._unstored.append(ended)
-            raise
-        finally:
-            self._held.remove(held)
-            self._demand.set()
-            self._work.set()
-        if result.status is not Status.CANCELED:
-            self._proposer.note(ended.trial, result)
-        if self.events.is_heard:
-            self.events.publish(TrialFinished(ended.trial, result, failure, ended.host))
-
-    async def _store(self, ended: _Ended) -> Outcome:
-        """Store the outcome, or that it cannot be stored."""
-        trial, outcome, host, sink = ended
-        await sink.flush()
-        try:
-            await self._experiment.finish(trial, outcome.result, failure=outcome.failure, host=host)
-        except ResultsInvalid as exc:
-            outcome = Outcome(RunResult(Status.FAILED, outcome.result.timestamp, None), str(exc))
-            await self._experiment.finish(trial, outcome.result, failure=outcome.failure, host=host)
-        return outcome
-
-    async def _settle(self) -> None:
-        """Store what the database did not take before, and give back what is ours and has no outcome.
-
-        The last attempt: where it fails too, the trials are free when their leases end.
-        """
-        try:
-            with anyio.CancelScope(shield=True):  # limited in time by the storage
-                while self._unstored:
-                    with contextlib.suppress(*_REFUSALS):
-                        await self._store(self._unstored[-1])
-                    self._unstored.pop()
-                await self._held.give_back_forgotten()
-        except StorageError as exc:
-            logger.warning(
-                "trials may stay RUNNING until their leases end: %s", exc, extra={"action": "unsettled"}
-            )
-
-    # Telling
+    def _beat(self, beat: Beat) -> None:
+        self._held.beat(beat)
+        self._suggester.beat(beat)
 
     def _telemetry_recorded(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        if self.events.is_heard:
-            self.events.publish(TelemetryRecorded(trial, samples))
+        if self._bus.is_heard:
+            self._bus.publish(TelemetryRecorded(trial, samples))
 
-    def _retried(self, trial: Trial, reason: str) -> None:
-        self._pending += 1
-        self._work.set()
-        if self.events.is_heard:
-            self.events.publish(TrialRetried(trial, reason))
+    def _given_back(self, trial: Trial, reason: str) -> None:
+        self._ledger.pending += 1
+        self._ledger.work.set()
+        if self._bus.is_heard:
+            self._bus.publish(TrialRetried(trial, reason))
+
+    async def _outliers(self) -> tuple[OutlierHost, ...]:
+        runs = await self._experiment.runs()
+        return await anyio.to_thread.run_sync(outlier_hosts, runs)
 
     async def _summary(self) -> Summary:
         counts = await self._experiment.counts()
-        left = self._wants_more or counts.pending or counts.running or counts.canceled
+        cut_off = self._ledger.finished[Status.CANCELED] - self._ledger.aborted
+        left = not self._suggester.is_done or counts.pending or counts.running or cut_off
+        adaptive = self._adaptive
         return Summary(
             experiment_id=self._experiment.experiment_id,
             objectives=self._experiment.opt_targets,
-            best=await self._experiment.best(),
+            best=await self._experiment.best(adaptive.score if adaptive else "mean"),
             trials=counts.total,
             pending=counts.pending,
             running=counts.running,
@@ -394,6 +349,9 @@ class Scheduler:
             failed=counts.failed + counts.timed_out,
             canceled=counts.canceled,
             interrupted=self._stopping and bool(left),
+            teardowns_cut=self._cut,
+            stopped_because=self._ledger.closed_because,
+            outlier_hosts=await self._outliers() if adaptive else (),
         )
 
 

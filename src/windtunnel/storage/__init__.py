@@ -2,10 +2,13 @@
 
 from windtunnel.storage.analysis import ResultRow, TelemetryRow
 from windtunnel.storage.copying import copy_storage
-from windtunnel.storage.experiment import INTERRUPTED, Experiment
+from windtunnel.storage.experiment import Experiment
 from windtunnel.storage.groups import ConfigGroup
 from windtunnel.storage.importing import import_mlos
 from windtunnel.storage.merging import MergedData, MergedExperiment
+from windtunnel.storage.pulse import Beat, Pulse
+from windtunnel.storage.requests import INTERRUPTED
+from windtunnel.storage.runs import ScoredRun
 from windtunnel.storage.storage import ExperimentSummary, Storage, open_storage, upgrade_storage
 from windtunnel.storage.stories import Attempt, Story
 from windtunnel.storage.transfer import Transferred
@@ -13,12 +16,15 @@ from windtunnel.storage.transfer import Transferred
 __all__ = [
     "INTERRUPTED",
     "Attempt",
+    "Beat",
     "ConfigGroup",
     "Experiment",
     "ExperimentSummary",
     "MergedData",
     "MergedExperiment",
+    "Pulse",
     "ResultRow",
+    "ScoredRun",
     "Storage",
     "Story",
     "TelemetryRow",

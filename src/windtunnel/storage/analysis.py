@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import anyio.to_thread
+from sqlalchemy import Connection
 
 from windtunnel.errors import ConfigError, NotFound
 from windtunnel.model import Direction, History, Sample, Status
@@ -26,6 +27,8 @@ __all__ = ["Analysis", "ResultRow", "TelemetryRow"]
 
 _POINTS_AT_ONCE = 50_000
 _TRIALS_AT_ONCE = 5_000
+
+_Points = Callable[[Connection, int, blocks.Span, blocks.Key, int], blocks.Block]
 
 
 class ResultRow(NamedTuple):
@@ -125,10 +128,10 @@ class Analysis:
         :raises ValueError: if ``batch_size`` is not positive.
         """
         names: dict[int, str] = {}
-        async for rows in self._point_blocks(trial_ids, _positive(batch_size), with_text=True):
-            new = {row[2] for row in rows} - names.keys()
+        async for block in self._point_blocks(blocks.points_with_text, trial_ids, _positive(batch_size)):
+            new = {row[2] for row in block.rows} - names.keys()
             names |= await self._database.read(blocks.metric_names, list(new)) if new else {}
-            yield await anyio.to_thread.run_sync(_telemetry_rows, rows, names)
+            yield await anyio.to_thread.run_sync(_telemetry_rows, block.rows, names)
 
     # Tables
 
@@ -204,9 +207,9 @@ class Analysis:
         :raises ConfigError: if pyarrow is not installed.
         """
         await anyio.to_thread.run_sync(frames.require, "arrow")
-        async for rows in self._point_blocks(None, _positive(batch_size), with_text=False):
+        async for block in self._point_blocks(blocks.points, None, _positive(batch_size)):
             points = frames.Points()
-            await anyio.to_thread.run_sync(points.add, rows)
+            await anyio.to_thread.run_sync(points.add, block)
             yield await self._named(points)
 
     # Configurations
@@ -247,13 +250,13 @@ class Analysis:
             after = rows[-1][0]
 
     async def _point_blocks(
-        self, trial_ids: Sequence[int] | None, size: int, *, with_text: bool
-    ) -> AsyncIterator[blocks.Rows]:
+        self, query: _Points, trial_ids: Sequence[int] | None, size: int
+    ) -> AsyncIterator[blocks.Block]:
         for span in await self._spans(trial_ids):
             after = blocks.Key(span.first)
-            while rows := await self._database.read(blocks.points, self._key, span, after, size, with_text):
-                yield rows
-                after = blocks.key_of(rows[-1])
+            while (block := await self._database.read(query, self._key, span, after, size)).rows:
+                yield block
+                after = block.last
 
     async def _spans(self, trial_ids: Sequence[int] | None) -> Sequence[blocks.Span]:
         if trial_ids is None:
@@ -265,8 +268,8 @@ class Analysis:
 
     async def _points_table(self, trial_ids: Sequence[int] | None) -> Any:
         points = frames.Points()
-        async for rows in self._point_blocks(trial_ids, _POINTS_AT_ONCE, with_text=False):
-            await anyio.to_thread.run_sync(points.add, rows)
+        async for block in self._point_blocks(blocks.points, trial_ids, _POINTS_AT_ONCE):
+            await anyio.to_thread.run_sync(points.add, block)
         return await self._named(points)
 
     async def _named(self, points: frames.Points) -> Any:

@@ -1,7 +1,8 @@
 """One database copied into another, page by page, so that memory stays flat and a second run goes on.
 
 Experiments are found by name, configurations by digest, metrics by name; trials keep their numbers. Each page
-of trials is one transaction, with its attempts; its telemetry follows.
+of trials is one transaction, with its attempts; its telemetry follows. Who leads an experiment is a matter of
+each database alone.
 """
 
 from __future__ import annotations
@@ -194,7 +195,8 @@ def _sessions(connection: Connection, experiment_pk: int) -> list[Row]:
 
 
 def _add_sessions(connection: Connection, rows: Iterable[Row], experiment_pk: int) -> None:
-    if moved := [{**row, "experiment": experiment_pk} for row in rows]:
+    nothing = {"wanting": None, "wanting_until_us": None}  # of the leader there
+    if moved := [{**row, **nothing, "experiment": experiment_pk} for row in rows]:
         connection.execute(insert_new(session, connection.dialect), moved)
 
 

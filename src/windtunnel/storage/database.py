@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from windtunnel.errors import StorageUnavailable
 from windtunnel.storage.errors import Disconnected, Locked, mapped_errors
+from windtunnel.storage.pulse import Heart, Line
 from windtunnel.storage.urls import Target, parse_url
 
 __all__ = ["Channel", "Database", "open_database"]
@@ -47,8 +48,8 @@ class Channel(Protocol):
     async def write(self, query: Callable[[Connection], T]) -> T:
         """Run ``query`` and commit; if it raises, nothing of it stays."""
 
-    async def beat(self, query: Callable[[Connection], T]) -> T:
-        """``write`` over a connection of its own: for what must not wait and may happen twice."""
+    def line(self) -> Line:
+        """A connection apart from all others, for a thread of its own."""
 
     async def close(self) -> None:
         """Give back all connections."""
@@ -61,11 +62,13 @@ class Database:
 
     :ivar place: how people know it; never holds a password.
     :ivar is_server: whether other programs and machines share it as a matter of course.
+    :ivar heart: renews leases, whatever becomes of the rest.
     """
 
     def __init__(self, *, target: Target, channel: Channel, patience: timedelta) -> None:
         self.place = target.place
         self.is_server = target.backend != "sqlite"
+        self.heart = Heart(channel.line, target.place)
         self._channel = channel
         self._patience_s = patience.total_seconds()
 
@@ -93,12 +96,6 @@ class Database:
         ``query`` may be run again after a rollback.
         """
         return await self._patiently(partial(self._channel.write, partial(_call, query, args, kwargs)))
-
-    async def beat(
-        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """``write``, but not behind other writes: over a connection of its own. It may happen twice."""
-        return await self._patiently(partial(self._channel.beat, partial(_call, query, args, kwargs)))
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         deadline = anyio.current_time() + self._patience_s
@@ -142,9 +139,11 @@ async def open_database(url: str, *, patience: timedelta) -> AsyncIterator[Datab
     """
     # Making a channel loads its driver and looks at the file system: both would stall the loop.
     target, channel = await anyio.to_thread.run_sync(_channel, url, patience.total_seconds())
+    database = Database(target=target, channel=channel, patience=patience)
     try:
-        yield Database(target=target, channel=channel, patience=patience)
+        yield database
     finally:
+        await database.heart.close()
         with anyio.move_on_after(_CLOSE_S, shield=True):
             await channel.close()
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table, bindparam
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-__all__ = ["clock_us", "has_update_returning", "insert_new", "insert_rows", "lock_schema"]
+__all__ = [
+    "clock_us",
+    "has_update_returning",
+    "insert_new",
+    "insert_rows",
+    "lock_schema",
+    "unchecked_references",
+]
 
 _CLOCKS = {
     "postgresql": "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
@@ -46,6 +54,34 @@ def lock_schema(connection: Connection) -> None:
         connection.dialect.name == "mysql"
     ):  # its DDL ends the transaction; the lock goes with the connection
         connection.exec_driver_sql("SELECT GET_LOCK('windtunnel_schema', 60)")
+
+
+@contextmanager
+def unchecked_references(connection: Connection) -> Iterator[None]:
+    """On SQLite, run the block in a transaction of its own that does not look at foreign keys.
+
+    A table that others refer to is changed by putting a new one in its place; with foreign keys on, dropping
+    the old one would delete all that refers to it. They can be switched outside of transactions only: what
+    was done on ``connection`` before is committed, and the block's work is when it ends without an error.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    say = connection.exec_driver_sql
+    was_on = say("PRAGMA foreign_keys").scalar()
+    say("COMMIT")
+    say("PRAGMA foreign_keys=OFF")
+    try:
+        say("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            say("ROLLBACK")
+            raise
+        say("COMMIT")
+    finally:
+        say(f"PRAGMA foreign_keys={was_on}")
+        say("BEGIN")  # for whoever commits or rolls back what they began
 
 
 def insert_new(table: Table, dialect: Dialect) -> Any:

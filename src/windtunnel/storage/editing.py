@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, and_, delete, exc, insert, literal, select, tuple_, update
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import Connection, and_, delete, exc, select, tuple_, update
 
 from windtunnel.errors import ConfigError, NotFound, StorageError, TrialAlreadyFinished, TunableError
 from windtunnel.model import Status
-from windtunnel.storage import queries, reads, values
-from windtunnel.storage.schema import (
-    IS_RUNNING,
-    experiment,
-    experiment_merge,
-    telemetry,
-    trial,
-    trial_attempt,
-)
+from windtunnel.storage import leading, queries, reads, values
+from windtunnel.storage.requests import EndedAttempt
+from windtunnel.storage.schema import IS_RUNNING, experiment, experiment_merge, telemetry, trial
 from windtunnel.tunables import TunableGroups
 
 if TYPE_CHECKING:
@@ -106,7 +99,7 @@ def cancel(connection: Connection, experiment_pk: int, trial_id: int, reason: st
         )
     now, why = queries.now_us(connection), f"canceled: {values.check_text(reason, 'a reason')}"
     if status is Status.RUNNING:
-        _keep_attempt(connection, this, now, why)
+        queries.keep_attempt(connection, this, now, EndedAttempt(why))
     connection.execute(
         update(trial)
         .where(this)
@@ -118,14 +111,6 @@ def cancel(connection: Connection, experiment_pk: int, trial_id: int, reason: st
             failure=why,
         )
     )
-
-
-def _keep_attempt(connection: Connection, this: ColumnElement[bool], now: int, why: str) -> None:
-    kept = ("experiment", "trial_id", "attempt", "owner", "host", "started_us")
-    attempt = select(
-        *(trial.c[name] for name in kept), literal(now), literal(Status.CANCELED.value), literal(why)
-    ).where(this)
-    connection.execute(insert(trial_attempt).from_select([*kept, "ended_us", "status", "reason"], attempt))
 
 
 # Experiments
@@ -152,6 +137,12 @@ def check_removable(connection: Connection, experiment_pk: int, dead_owners: Seq
         raise StorageError(
             f"expected an experiment that nobody runs, found {len(owners)} of its trials running, the first "
             f"by {owners[0].owner!r}; stop that run, or force the deletion"
+        )
+    leader = leading.holder(connection, experiment_pk)
+    if leader is not None and leader not in dead_owners:
+        raise StorageError(
+            f"expected an experiment that nobody runs, found it led by {leader!r}; stop that run, or force "
+            "the deletion"
         )
     learners = connection.execute(
         select(experiment.c.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,37 +12,27 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from windtunnel.concurrency import converted
-from windtunnel.errors import NotFound, ResultsInvalid, StorageError, TunableError
-from windtunnel.model import (
-    Direction,
-    NewTrial,
-    RunResult,
-    Sample,
-    Status,
-    Trial,
-    TrialRecord,
-    utc_now,
-)
-from windtunnel.storage import editing, maintenance, queries, reads, recording, requests, stories, values
+from windtunnel.errors import NotFound, TunableError
+from windtunnel.model import Direction, NewTrial, Sample, Status, Trial, TrialRecord, utc_now
+from windtunnel.storage import editing, maintenance, queries, ranking, reads, requests, stories, values
 from windtunnel.storage.analysis import Analysis
 from windtunnel.storage.database import Database
-from windtunnel.storage.schema import METRIC_NAME
+from windtunnel.storage.holding import Holding
+from windtunnel.storage.pulse import Beat, Pulse
+from windtunnel.storage.requests import INTERRUPTED
+from windtunnel.storage.sharing import Sharing
 from windtunnel.storage.writer import GroupWriter
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["INTERRUPTED", "Experiment"]
-
-INTERRUPTED = "interrupted"
-"""The failure text of a trial that was canceled as its scheduler stopped: it is queued again on resume."""
+__all__ = ["Experiment"]
 
 _REMEMBERED = 2048
 _EARLIEST_US = -(2**63)
 _NEW_AT_ONCE = 500
 _CLAIMED_AT_ONCE = 500
-_SAMPLES_AT_ONCE = 10_000
 
 
-class Experiment(Analysis):
+class Experiment(Analysis, Holding, Sharing):
     """A handle on one stored experiment, for any number of tasks. Made by ``Storage.experiment``.
 
     Every write returns when it is durable. A cancelled write still completes.
@@ -135,24 +126,46 @@ class Experiment(Analysis):
         """How many trials are in which state."""
         return (await self._database.read(reads.counts, self._key)).get(self._key, reads.Counts())
 
-    async def best(self) -> TrialRecord | None:
-        """The best trial of the configuration with the best mean of the first objective, if any."""
+    async def record_of(self, trial_id: int) -> TrialRecord:
+        """One trial with its outcome.
+
+        :raises NotFound: if there is no such trial.
+        """
+        found = await self._database.read(reads.record, self._key, trial_id)
+        if found is None:
+            raise NotFound("trial", trial_id)
+        return found
+
+    async def best(self, aggregate: ranking.Aggregate = "mean") -> TrialRecord | None:
+        """The best trial of the best configuration, if any trial has succeeded.
+
+        :param aggregate: of the first objective over a configuration's trials: what makes it the best.
+            ``worst_host`` is its mean on the host where that is worst. Any but the mean reads all trials.
+        """
         direction: Direction = next(iter(self.opt_targets.values()), "min")
-        best = await self._database.read(reads.best_trial_id, self._key, direction)
+        if aggregate == "mean":
+            best = await self._database.read(reads.best_trial_id, self._key, direction)
+        else:
+            ranking.check(aggregate)
+            best = await anyio.to_thread.run_sync(ranking.best, await self.runs(), direction, aggregate)
         return None if best is None else await self._database.read(reads.record, self._key, best)
 
     # Writing
 
-    async def add_trials(self, new: Sequence[NewTrial], *, at_most: int | None = None) -> list[Trial]:
+    async def add_trials(
+        self, new: Sequence[NewTrial], *, at_most: int | None = None, suggested: int = 0
+    ) -> list[Trial]:
         """Store trials to be run, in one transaction. Equal configurations share a config_id.
 
         :param at_most: the experiment shall never hold more trials than this, whoever adds them; what would
             be too many, from the end, is not stored and not returned.
+        :param suggested: how many configurations they took from the optimizer: where the next one goes on.
         """
         if not new:
             return []
         rows = await converted(_new_row, new, at_once=_NEW_AT_ONCE)
-        added = await self._writer.submit(queries.add_trials, requests.Addition(self._key, rows, at_most))
+        wanted = requests.Addition(self._key, rows, at_most, suggested)
+        added = await self._writer.submit(queries.add_trials, wanted)
         trials = [
             Trial(
                 experiment_id=self.experiment_id,
@@ -189,92 +202,26 @@ class Experiment(Analysis):
         return claimed
 
     async def extend(self, owner: str, *, lease: timedelta) -> dict[int, int]:
-        """Renew the lease of every trial ``owner`` holds, without waiting for other writes.
+        """Renew the lease of every trial ``owner`` holds, once; see ``pulse``.
 
         :returns: trial_id → token of those trials; one that is missing was lost to another worker.
         """
         wanted = requests.Extension(self._key, owner, lease // timedelta(microseconds=1))
-        (held,) = await self._database.beat(queries.extend, [wanted])
+        (held,) = await self._database.write(queries.extend, [wanted])
         return held
 
-    async def record(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        """Append telemetry to a claimed trial. A point stored already (same time and metric) is left alone.
+    def pulse(
+        self, owner: str, *, lease: timedelta, on_beat: Callable[[Beat], None]
+    ) -> AbstractAsyncContextManager[Pulse]:
+        """Keep up the leases of ``owner``, on trials and on the optimizer, for as long as the block runs.
 
-        :raises StaleTrial: if the trial is no longer held under its token.
-        :raises ResultsInvalid: if a value is neither a number nor text.
-        :raises ValueError: if a timestamp has no zone.
+        The first heartbeat is due after a third of the lease, then one every third. They come from a thread
+        of their own, whatever holds up the event loop; only if the loop has not answered for 20 leases, and
+        at least 5 minutes, its trials are let go.
+
+        :param on_beat: called in the event loop after each renewal; with the newest one, if it was blocked.
         """
-        (refused,) = await self._writer.submit(recording.record, [await self._points(trial, samples)])
-        if refused is not None:
-            raise refused
-
-    async def record_many(
-        self, batches: Sequence[tuple[Trial, Sequence[Sample]]]
-    ) -> list[StorageError | None]:
-        """``record`` for several trials in one transaction; the refusal of each, or None."""
-        refusals: dict[int, StorageError] = {}
-        points: list[requests.Points] = []
-        for position, (trial, samples) in enumerate(batches):
-            try:
-                points.append(await self._points(trial, samples))
-            except (ResultsInvalid, ValueError) as exc:
-                said = f"{len(samples)} points of trial {trial.trial_id} are refused: {exc}"
-                refusals[position] = StorageError(said)
-        written = iter(await self._writer.submit(recording.record, points) if points else ())
-        return [refusals[i] if i in refusals else next(written) for i in range(len(batches))]
-
-    async def _points(self, trial: Trial, samples: Sequence[Sample]) -> requests.Points:
-        """``samples`` in terms of columns; their metrics are registered."""
-        known, to_us, pack = self._metrics, values.to_us, values.pack
-        if unknown := {sample.metric for sample in samples} - known.keys():
-            names = sorted(
-                values.check_text(name, "the name of a metric", longest=METRIC_NAME) for name in unknown
-            )
-            known.update(await self._writer.submit(recording.register_metrics, names))
-
-        def row_of(sample: Sample) -> requests.Row:
-            return (to_us(sample[0]), known[sample[1]], *pack(sample[2]))
-
-        rows = await converted(row_of, samples, at_once=_SAMPLES_AT_ONCE)
-        return requests.Points(self._key, trial.trial_id, trial.attempt, trial.token, rows)
-
-    async def finish(
-        self, trial: Trial, result: RunResult, *, failure: str | None = None, host: str | None = None
-    ) -> None:
-        """Store the outcome of a claimed trial. The same outcome again changes nothing.
-
-        :param failure: why it did not succeed, for people.
-        :param host: where it ran.
-        :raises StaleTrial: if the trial is no longer held under its token.
-        :raises TrialAlreadyFinished: if it has another outcome.
-        :raises ResultsInvalid: if the status is not final or a metric is neither number nor text.
-        """
-        if not result.status.is_completed:
-            raise ResultsInvalid(
-                f"expected a final status for trial {trial.trial_id}, found {result.status.name}"
-            )
-        metrics = None if result.metrics is None else values.dump(result.metrics)
-        completion = requests.Completion(
-            self._key,
-            trial.trial_id,
-            trial.token,
-            result.status.value,
-            values.to_us(result.timestamp),
-            metrics,
-            self._score(result),
-            None if failure is None else failure.encode(errors="replace").decode(),
-            host,
-        )
-        await self._writer.submit(queries.finish, completion)
-
-    async def release(self, trial: Trial, *, reason: str) -> None:
-        """Put a claimed trial back into the queue; this attempt is kept on record.
-
-        :raises StaleTrial: if the trial is no longer held under its token.
-        """
-        await self._writer.submit(
-            queries.release, requests.Release(self._key, trial.trial_id, trial.token, reason)
-        )
+        return self._database.heart.pulse(self._key, owner, lease=lease, on_beat=on_beat)
 
     # Editing by hand, also while it runs
 
@@ -349,13 +296,6 @@ class Experiment(Analysis):
         return requests.Completion(
             self._key, row.trial_id, row.token, failed, now, metrics=None, score=None, failure=why, host=None
         )
-
-    def _score(self, result: RunResult) -> float | None:
-        """The first objective's value, for comparisons inside the database."""
-        objective = next(iter(self.opt_targets), None)
-        if objective is None or not result.metrics or not result.status.is_succeeded:
-            return None
-        return values.finite(result.metrics.get(objective))
 
     def _trial(
         self,

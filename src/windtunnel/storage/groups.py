@@ -9,16 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.model import Direction
+from windtunnel.quantiles import student_t
 
-__all__ = ["ConfigGroup", "grouped", "student_t"]
-
-# Student's t at 97.5 % for 1 to 30 degrees of freedom.
-_T_975 = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
-)
-_Z_975 = 1.959963984540054
+__all__ = ["ConfigGroup", "grouped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +51,6 @@ class ConfigGroup:
             ci_low=None if margin is None else mean - margin,
             ci_high=None if margin is None else mean + margin,
         )
-
-
-def student_t(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: half of a 95 % interval lies on each side of the mean.
-
-    Right to four decimals. Above 30 by the expansion in Abramowitz and Stegun, 26.7.5.
-
-    :param freedom: degrees of freedom, 1 or more.
-    """
-    if freedom <= len(_T_975):
-        return _T_975[freedom - 1]
-    z = _Z_975
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / freedom + second / freedom**2
 
 
 def number(value: object) -> float | None:

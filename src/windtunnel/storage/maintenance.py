@@ -18,12 +18,14 @@ from sqlalchemy import (
     inspect,
     literal_column,
     select,
+    update,
 )
 
 from windtunnel.errors import ExperimentMismatch, SchemaMismatch, TunableError
 from windtunnel.model import Status
-from windtunnel.storage import queries, reads, values
+from windtunnel.storage import leading, queries, reads, values
 from windtunnel.storage.dialects import lock_schema
+from windtunnel.storage.requests import EndedAttempt
 from windtunnel.storage.schema import (
     IS_COMPLETED,
     IS_RUNNING,
@@ -35,7 +37,7 @@ from windtunnel.storage.schema import (
 )
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["NewExperiment", "create", "ensure_experiment", "requeue", "revision_of"]
+__all__ = ["NewExperiment", "create", "describe", "ensure_experiment", "requeue", "revision_of"]
 
 
 # What Alembic notes: the migrations give exactly the schema of ``create`` (a test holds them to it).
@@ -106,10 +108,16 @@ def ensure_experiment(connection: Connection, new: NewExperiment, tunables: Tuna
         "tunables": json.dumps(new.tunables),
         "created_us": queries.now_us(connection),
         "windtunnel": new.windtunnel,
+        "suggested": 0,
     }
     connection.execute(insert(experiment), row)
     key: int = connection.execute(select(experiment.c.id).where(experiment.c.name == new.name)).scalar_one()
     return key
+
+
+def describe(connection: Connection, experiment_pk: int, text: str) -> None:
+    """Store how the experiment is run, in place of what was stored before."""
+    connection.execute(update(experiment).where(experiment.c.id == experiment_pk).values(document=text))
 
 
 def _check_same(stored: reads.ExperimentRow, new: NewExperiment) -> None:
@@ -152,7 +160,12 @@ def _names(definition: dict[str, object]) -> set[str]:
 
 
 def requeue(connection: Connection, experiment_pk: int, dead_owners: Sequence[str], interrupted: str) -> int:
-    """Put back what earlier sessions left: trials of dead workers and trials canceled as ``interrupted``."""
+    """Put back what earlier sessions left: trials of dead workers and trials canceled as ``interrupted``.
+
+    The optimizer's lease of a dead worker is freed.
+
+    :returns: how many trials were put back.
+    """
     mine = trial.c.experiment == experiment_pk
     orphaned = and_(mine, IS_RUNNING, trial.c.owner.in_(list(dead_owners)))
     stopped = and_(
@@ -161,7 +174,9 @@ def requeue(connection: Connection, experiment_pk: int, dead_owners: Sequence[st
         trial.c.status == literal_column(str(Status.CANCELED.value)),
         trial.c.failure == interrupted,
     )
+    leading.free(connection, experiment_pk, dead_owners)
     now = queries.now_us(connection)
-    return queries.put_back(connection, orphaned, now, "its worker died") + queries.put_back(
-        connection, stopped, now, interrupted
+    died, cut_off = EndedAttempt("its worker died"), EndedAttempt(interrupted)
+    return queries.put_back(connection, orphaned, now, died) + queries.put_back(
+        connection, stopped, now, cut_off
     )

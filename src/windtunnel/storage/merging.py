@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, or_, select
 
 from windtunnel.errors import ExperimentMismatch, MergeCycle, NotFound, TunableError
-from windtunnel.model import History, Status
+from windtunnel.model import FailureKind, History, Status
 from windtunnel.storage import blocks, queries, reads, values
 from windtunnel.storage.schema import config, experiment, experiment_merge, trial
 from windtunnel.tunables import Tunable, TunableGroups
@@ -163,8 +163,8 @@ _COLUMNS = (trial.c.trial_id, config.c.params, trial.c.metrics, trial.c.status)
 def told(connection: Connection, experiment_pk: int, after: int, *, own: bool = True) -> Told:
     """The completed trials after ``after``, and those of merged experiments if it is negative.
 
-    One statement for the experiment's own trials and three for the others, however many there are. Canceled
-    trials taught nobody anything and are left out.
+    One statement for the experiment's own trials and three for the others, however many there are. Trials
+    that were canceled by hand taught nobody anything and are left out.
 
     :param own: whether the experiment's own trials are wanted.
     """
@@ -183,7 +183,8 @@ def told(connection: Connection, experiment_pk: int, after: int, *, own: bool = 
 
 def _trials(*columns: Any) -> Any:
     joined = select(*columns).join(config, config.c.id == trial.c.config_id)
-    return joined.where(trial.c.status.in_(_TOLD))
+    # A trial that a pruner stopped has the scores that the optimizer is told, or none.
+    return joined.where(or_(trial.c.status.in_(_TOLD), trial.c.failure_kind == FailureKind.ABORTED.value))
 
 
 def history(tunables: TunableGroups, rows: Told) -> History:

@@ -9,6 +9,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from windtunnel.storage.dialects import unchecked_references
 from windtunnel.storage.schema import VERSION_TABLE, metadata
 
 __all__ = ["FOLDER", "load", "revisions", "upgrade"]
@@ -31,13 +32,13 @@ def revisions(scripts: ScriptDirectory) -> set[str]:
 
 
 def upgrade(connection: Connection, scripts: ScriptDirectory, target: str = "head") -> None:
-    """Run the migrations up to ``target`` on ``connection``, in its transaction."""
+    """Run the migrations up to ``target`` on ``connection``, in one transaction where the database can."""
     context = EnvironmentContext(
         Config(),
         scripts,
         fn=lambda revision, _context: scripts._upgrade_revs(target, revision),  # noqa: SLF001
     )
-    with context:
+    with context, unchecked_references(connection):
         context.configure(
             connection=connection,
             target_metadata=metadata,

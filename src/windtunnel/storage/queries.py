@@ -20,6 +20,7 @@ from windtunnel.storage.requests import (
     Claim,
     Claimed,
     Completion,
+    EndedAttempt,
     Extension,
     NewRow,
     Release,
@@ -34,11 +35,13 @@ from windtunnel.storage.schema import (
 )
 
 __all__ = [
+    "CLEARED",
     "add_trials",
     "chunks",
     "claim",
     "extend",
     "finish",
+    "keep_attempt",
     "now_us",
     "put_back",
     "release",
@@ -119,7 +122,12 @@ def _take_trial_ids(connection: Connection, addition: Addition) -> tuple[int, in
     this = experiment.c.id == addition.experiment
     count = len(addition.rows)
     connection.execute(
-        update(experiment).where(this).values(next_trial_id=experiment.c.next_trial_id + count)
+        update(experiment)
+        .where(this)
+        .values(
+            next_trial_id=experiment.c.next_trial_id + count,
+            suggested=experiment.c.suggested + addition.suggested,  # null stays null
+        )
     )
     after: int = connection.execute(select(experiment.c.next_trial_id).where(this)).scalar_one()
     first = after - count
@@ -251,18 +259,34 @@ def _reap(connection: Connection, experiment_pk: int, me: str, now: int) -> None
     names = {"experiment_pk": experiment_pk, "now": now, "me": me}
     if expired := connection.execute(_LOCK_EXPIRED, names).scalars().all():
         these = and_(trial.c.experiment == experiment_pk, trial.c.trial_id.in_(expired))
-        put_back(connection, these, now, "its worker fell silent")
+        put_back(connection, these, now, EndedAttempt("its worker fell silent"))
 
 
 def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict[int, int]]:
-    """Renew all leases of an owner in one statement; trial_id → token of those it holds."""
+    """Renew all leases of an owner; trial_id → token of those it holds.
+
+    Waits for nobody: a trial that somebody changes at this moment, as a rule to end it, is left as it is.
+    """
     now = now_us(connection)
     held: list[dict[int, int]] = []
     for one in extensions:
         mine = and_(trial.c.experiment == one.experiment, IS_RUNNING, trial.c.owner == one.owner)
-        connection.execute(update(trial).where(mine).values(lease_until_us=now + one.lease_us))
+        for free in _not_locked(connection, mine):
+            these = and_(trial.c.experiment == one.experiment, free)
+            connection.execute(update(trial).where(these).values(lease_until_us=now + one.lease_us))
         held.append(dict(map(tuple, connection.execute(select(trial.c.trial_id, trial.c.token).where(mine)))))
     return held
+
+
+def _not_locked(connection: Connection, which: ColumnElement[bool]) -> Iterable[ColumnElement[bool]]:
+    """What picks those of the trials ``which`` that no other transaction has locked, and locks them.
+
+    To wait for one while holding others would be a deadlock with whoever locks them in another order.
+    """
+    if connection.dialect.name == "sqlite":
+        return (which,)
+    free = select(trial.c.trial_id).where(which).with_for_update(skip_locked=True)
+    return (trial.c.trial_id.in_(some) for some in chunks(connection.execute(free).scalars().all()))
 
 
 def release(connection: Connection, releases: Sequence[Release]) -> list[StorageError | None]:
@@ -276,29 +300,44 @@ def release(connection: Connection, releases: Sequence[Release]) -> list[Storage
             trial.c.token == one.token,
             status_is(Status.RUNNING),
         )
-        hit = put_back(connection, held, now, one.reason)
+        hit = put_back(connection, held, now, one.attempt, after_us=one.after_us)
         outcomes.append(None if hit else stale(one.trial_id))
     return outcomes
 
 
-_ARCHIVED = ("experiment", "trial_id", "attempt", "owner", "host", "started_us")
-_CLEARED = ("owner", "host", "started_us", "ended_us", "lease_until_us", "metrics", "score", "failure")
+_ARCHIVED = ("experiment", "trial_id", "attempt", "owner", "started_us")
+_ENDED = ("ended_us", "status", "reason", "host", "failure_kind")
+_OF_HOLDING = ("owner", "host", "started_us", "ended_us", "lease_until_us")
+CLEARED = (*_OF_HOLDING, "metrics", "score", "failure", "failure_kind")
+"""What a trial that waits does not have."""
 
 
-def put_back(connection: Connection, which: ColumnElement[bool], now: int, reason: str) -> int:
-    """Queue the trials ``which`` again and keep their attempts in ``trial_attempt``; how many they were."""
-    attempts = select(
+def keep_attempt(connection: Connection, which: ColumnElement[bool], now: int, attempt: EndedAttempt) -> None:
+    """Note in ``trial_attempt`` how the attempts of the trials ``which`` ended."""
+    row = select(
         *(trial.c[name] for name in _ARCHIVED),
         literal(now),
-        literal(Status.CANCELED.value),
-        literal(reason),
+        literal(attempt.status),
+        literal(attempt.reason),
+        trial.c.host if attempt.host is None else literal(attempt.host),
+        literal(attempt.failure_kind, trial.c.failure_kind.type),
     ).where(which)
-    columns = [*_ARCHIVED, "ended_us", "status", "reason"]
-    connection.execute(insert(trial_attempt).from_select(columns, attempts))
-    blank: dict[str, object] = dict.fromkeys(_CLEARED)
-    return connection.execute(
-        update(trial).where(which).values(status=Status.PENDING.value, **blank)
-    ).rowcount
+    connection.execute(insert(trial_attempt).from_select([*_ARCHIVED, *_ENDED], row))
+
+
+def put_back(
+    connection: Connection, which: ColumnElement[bool], now: int, attempt: EndedAttempt, *, after_us: int = 0
+) -> int:
+    """Queue the trials ``which`` again and keep their attempts in ``trial_attempt``; how many they were.
+
+    :param after_us: how much later than ``now`` they may be claimed.
+    """
+    keep_attempt(connection, which, now, attempt)
+    queued: dict[str, object] = dict.fromkeys(CLEARED)
+    queued["status"] = Status.PENDING.value
+    if after_us > 0:
+        queued["not_before_us"] = now + after_us
+    return connection.execute(update(trial).where(which).values(queued)).rowcount
 
 
 # Finishing
@@ -318,6 +357,7 @@ _FINISH = (
         score=bindparam("new_score"),
         failure=bindparam("new_failure"),
         host=bindparam("new_host"),
+        failure_kind=bindparam("new_failure_kind"),
         lease_until_us=None,
     )
 )

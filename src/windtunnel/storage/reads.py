@@ -16,6 +16,7 @@ from windtunnel.storage.schema import (
     config,
     experiment,
     metric,
+    optimizer_lease,
     telemetry,
     trial,
 )
@@ -157,7 +158,7 @@ def best_trial_id(connection: Connection, experiment_pk: int, direction: Directi
     return best
 
 
-_RECORD = select(
+RECORD = select(
     trial.c.trial_id,
     trial.c.config_id,
     trial.c.status,
@@ -175,31 +176,31 @@ def records(
     connection: Connection, experiment_pk: int, after: int, config_id: int | None = None, limit: int = PAGE
 ) -> list[TrialRecord]:
     """The next trials after ``after``, in order of their ids; of one configuration if it is given."""
-    page = _RECORD.where(trial.c.experiment == experiment_pk, trial.c.trial_id > after)
+    page = RECORD.where(trial.c.experiment == experiment_pk, trial.c.trial_id > after)
     if config_id is not None:
         page = page.where(trial.c.config_id == config_id)
-    return [_as_record(row) for row in connection.execute(page.order_by(trial.c.trial_id).limit(limit))]
+    return [as_record(row) for row in connection.execute(page.order_by(trial.c.trial_id).limit(limit))]
 
 
 def last_failure(connection: Connection, experiment_pk: int) -> TrialRecord | None:
     """The trial that failed or timed out last."""
-    failed = _RECORD.where(
+    failed = RECORD.where(
         trial.c.experiment == experiment_pk,
         IS_COMPLETED,
         trial.c.status.in_((Status.FAILED.value, Status.TIMED_OUT.value)),
     )
     newest = failed.order_by(trial.c.ended_us.desc(), trial.c.trial_id.desc()).limit(1)
     row = connection.execute(newest).one_or_none()
-    return _as_record(row) if row else None
+    return as_record(row) if row else None
 
 
 def record(connection: Connection, experiment_pk: int, trial_id: int) -> TrialRecord | None:
-    wanted = _RECORD.where(trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
+    wanted = RECORD.where(trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
     row = connection.execute(wanted).one_or_none()
-    return _as_record(row) if row else None
+    return as_record(row) if row else None
 
 
-def _as_record(row: Any) -> TrialRecord:
+def as_record(row: Any) -> TrialRecord:
     return TrialRecord(
         trial_id=row.trial_id,
         config_id=row.config_id,
@@ -212,6 +213,14 @@ def _as_record(row: Any) -> TrialRecord:
         started=values.from_us(row.started_us) if row.started_us is not None else None,
         ended=values.from_us(row.ended_us) if row.ended_us is not None else None,
     )
+
+
+def description(connection: Connection, experiment_pk: int) -> str | None:
+    """How the experiment is run, if it was stored."""
+    found: str | None = connection.execute(
+        select(experiment.c.document).where(experiment.c.id == experiment_pk)
+    ).scalar_one_or_none()
+    return found
 
 
 class Page(NamedTuple):
@@ -256,9 +265,10 @@ def _pending_query(experiment_pk: int, due_us: int, page: Page) -> Select[Any]:
 
 
 def owners(connection: Connection, experiment_pk: int) -> Sequence[str]:
-    """Who holds running trials."""
+    """Who holds running trials or the optimizer's lease."""
     running = and_(trial.c.experiment == experiment_pk, IS_RUNNING, trial.c.owner.is_not(None))
-    return list(connection.execute(select(trial.c.owner).where(running).distinct()).scalars())
+    leader = select(optimizer_lease.c.owner).where(optimizer_lease.c.experiment == experiment_pk)
+    return list(connection.execute(select(trial.c.owner).where(running).union(leader)).scalars())
 
 
 def unfinished(connection: Connection, experiment_pk: int) -> list[tuple[int, str]]:

@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Addition", "Claim", "Claimed", "Completion", "Extension", "NewRow", "Points", "Release", "Row"]
+from windtunnel.model import Status
 
+__all__ = [
+    "INTERRUPTED",
+    "Addition",
+    "Claim",
+    "Claimed",
+    "Completion",
+    "EndedAttempt",
+    "Extension",
+    "NewRow",
+    "Points",
+    "Release",
+    "Row",
+]
+
+
+INTERRUPTED = "interrupted"
+"""The failure text of a trial that was canceled as its scheduler stopped: it is queued again on resume."""
 
 Row = tuple[int, int, float | None, str | None]
 """A point: ts_us, metric_id, number, text."""
@@ -24,6 +41,7 @@ class Addition(NamedTuple):
     experiment: int
     rows: Sequence[NewRow]
     at_most: int | None = None
+    suggested: int = 0
 
 
 class Claim(NamedTuple):
@@ -67,10 +85,30 @@ class Completion(NamedTuple):
     score: float | None
     failure: str | None
     host: str | None
+    failure_kind: str | None = None
+
+
+class EndedAttempt(NamedTuple):
+    """What is kept of an attempt that did not end its trial.
+
+    :ivar host: None where the trial's row says it, if anything does.
+    """
+
+    reason: str
+    status: int = Status.CANCELED.value
+    failure_kind: str | None = None
+    host: str | None = None
 
 
 class Release(NamedTuple):
+    """Puts a held trial back into the queue.
+
+    :ivar after_us: it is claimed no earlier than this long after the release.
+    :ivar attempt: what becomes of the attempt that ends.
+    """
+
     experiment: int
     trial_id: int
     token: int
-    reason: str
+    after_us: int
+    attempt: EndedAttempt

@@ -2,7 +2,7 @@
 
 What grows: ``trial`` by one row a trial, ``telemetry`` by one row a point, ``config`` and ``metric`` by
 distinct content. A trial's row holds its current attempt; an attempt that ended without ending its trial
-(lease expired, released, interrupted) moves to ``trial_attempt``.
+(lease expired, released, interrupted, failed and tried again) moves to ``trial_attempt``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sqlalchemy.sql import ColumnElement
 from windtunnel.model import Status
 
 __all__ = [
+    "HAS_HOST",
     "IS_COMPLETED",
     "IS_PENDING",
     "IS_RUNNING",
@@ -43,6 +44,7 @@ __all__ = [
     "experiment_merge",
     "metadata",
     "metric",
+    "optimizer_lease",
     "receipt",
     "session",
     "status_is",
@@ -51,11 +53,12 @@ __all__ = [
     "trial_attempt",
 ]
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; a database that says something unknown here is not ours to touch."""
 VERSION_TABLE = "windtunnel_schema"
 METRIC_NAME = 512
 """Characters in the name of a metric: what every database can index."""
+FAILURE_KIND = 16
 
 _TEXT = Text().with_variant(LONGTEXT, "mysql")  # MySQL's TEXT ends at 64 KiB
 # On MySQL names that differ in case only are different names, as everywhere else.
@@ -88,6 +91,25 @@ experiment = Table(
     Column("next_trial_id", BigInteger, nullable=False, server_default=text("1")),
     Column("created_us", BigInteger, nullable=False),
     Column("windtunnel", String(32), nullable=False),
+    Column("document", _TEXT),  # how to run it, for other machines' workers
+    Column("suggested", BigInteger),  # configurations taken from the optimizer; null: nobody counted
+    sqlite_autoincrement=True,  # as on servers, the id of one that was deleted is never given to another
+    **_EVERYWHERE,
+)
+
+# Whose turn it is to ask the optimizer. No row: nobody's.
+optimizer_lease = Table(
+    "optimizer_lease",
+    metadata,
+    Column(
+        "experiment",
+        _ID,
+        ForeignKey("experiment.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("owner", String(255), nullable=False),
+    Column("lease_until_us", BigInteger, nullable=False),
     **_EVERYWHERE,
 )
 
@@ -123,6 +145,8 @@ session = Table(
     ),
     Column("started_us", BigInteger, nullable=False),
     Column("facts", _TEXT, nullable=False),
+    Column("wanting", Integer),  # how many more trials it could run, as long as that is believed
+    Column("wanting_until_us", BigInteger),
     **_EVERYWHERE,
 )
 
@@ -171,6 +195,7 @@ trial = Table(
     Column("metrics", _TEXT),
     Column("score", Double),
     Column("failure", _TEXT),
+    Column("failure_kind", String(FAILURE_KIND)),
     CheckConstraint("status BETWEEN 0 AND 7", name="status"),
     sqlite_with_rowid=False,
     **_EVERYWHERE,
@@ -188,6 +213,7 @@ trial_attempt = Table(
     Column("ended_us", BigInteger, nullable=False),
     Column("status", SmallInteger, nullable=False),
     Column("reason", _TEXT, nullable=False),
+    Column("failure_kind", String(FAILURE_KIND)),
     ForeignKeyConstraint(
         ["experiment", "trial_id"], ["trial.experiment", "trial.trial_id"], ondelete="CASCADE"
     ),
@@ -234,6 +260,7 @@ def status_is(status: Status) -> ColumnElement[bool]:
 IS_PENDING: ColumnElement[bool] = status_is(Status.PENDING) & (trial.c.priority > literal_column("-9e18"))
 IS_RUNNING: ColumnElement[bool] = status_is(Status.RUNNING) & (trial.c.lease_until_us > literal_column("0"))
 IS_COMPLETED: ColumnElement[bool] = trial.c.status >= literal_column(str(Status.SUCCEEDED.value))
+HAS_HOST: ColumnElement[bool] = trial.c.host.is_not(None)
 
 
 def _partial_index(name: str, where: ColumnElement[bool], *columns: object) -> Index:
@@ -258,3 +285,4 @@ _partial_index(
     trial.c.config_id,
     trial.c.score,
 )
+_partial_index("ix_trial_host", HAS_HOST, trial.c.experiment, trial.c.config_id, trial.c.host)

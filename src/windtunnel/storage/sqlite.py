@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from windtunnel.errors import StorageUnavailable
+from windtunnel.storage.errors import Locked, translated
 from windtunnel.storage.urls import MEMORY, Target
 
 __all__ = ["SqliteChannel"]
@@ -27,6 +30,8 @@ T = TypeVar("T")
 
 _BUSY_S = 5.0
 """SQLite itself waits for a lock this long before it says so; then it is our turn to ask again."""
+_TRY_S = 0.01
+"""Likewise for a heartbeat: it asks often, or programs that write without a pause would always be faster."""
 _READERS = 4
 _POOL_S = 60.0
 
@@ -45,13 +50,15 @@ class SqliteChannel:
             # Absolute from here on: connections are opened later too, and the program may change its folder.
             name = str(_checked_path(target.place, name))
             self._readers = _file_readers(name, busy_s)
+        self._name = name
+        self._place = target.place
         self._writer = _writer(name, busy_s)
         self._thread = anyio.CapacityLimiter(1)
-        # Heartbeats have a connection and a thread of their own: the writer may be busy for long.
-        self._heart = None if name == MEMORY else _writer(name, busy_s)
-        self._heart_thread = anyio.CapacityLimiter(1)
         # A task that is cancelled by asyncio itself lets go of the limiter while its thread goes on.
         self._writing = threading.Lock()
+        # Who is about to write passes here. Heartbeats stay in the door until they are done: SQLite hands its
+        # lock to anybody, and a writer with much to do would have it again and again.
+        self._door = threading.Lock()
 
     @property
     def in_use(self) -> int:
@@ -64,24 +71,90 @@ class SqliteChannel:
         async with self._readers.connect() as connection:
             return await connection.run_sync(query)
 
-    async def beat(self, query: Callable[[Connection], T]) -> T:
-        if self._heart is None:
-            return await self.write(query)
-        return await anyio.to_thread.run_sync(_write_on, self._heart, query, limiter=self._heart_thread)
+    def line(self) -> _FileLine | _MemoryLine:
+        if self._readers is None:
+            return _MemoryLine(self._writer, self._writing, self._door, self._place)
+        return _FileLine(self._name, self._door, self._place)
 
     async def write(self, query: Callable[[Connection], T]) -> T:
         return await anyio.to_thread.run_sync(self._write_here, query, limiter=self._thread)
 
     def _write_here(self, query: Callable[[Connection], T]) -> T:
-        with self._writing:
+        with self._door:
+            self._writing.acquire()
+        try:
             return _write_on(self._writer, query)
+        finally:
+            self._writing.release()
 
     async def close(self) -> None:
         if self._readers is not None:
             await self._readers.dispose()
-        for engine in (self._heart, self._writer):
-            if engine is not None:
-                await anyio.to_thread.run_sync(engine.dispose)
+        await anyio.to_thread.run_sync(self._writer.dispose)
+
+
+class _FileLine:
+    """A connection of its own to the file; see ``Line``."""
+
+    def __init__(self, path: str, door: threading.Lock, place: str) -> None:
+        self._path = path
+        self._door = door
+        self._place = place
+        self._engine: Engine | None = None
+        self._is_interrupted = False
+
+    def run(self, query: Callable[[Connection], T], *, limit_s: float) -> T:
+        until = time.monotonic() + limit_s
+        if self._engine is None:
+            # A lease need not outlast a power cut, which ends its holder too: not a wait for the disk.
+            self._engine = _writer(self._path, _TRY_S, synchronous="NORMAL")
+        with _taken(self._door, limit_s, self._place):
+            while True:
+                try:
+                    return _write_on(self._engine, query)
+                except exc.DBAPIError as error:
+                    if not isinstance(translated(error, self._place), Locked):
+                        self._engine.dispose()
+                        raise
+                    if self._is_interrupted or time.monotonic() >= until:
+                        raise
+
+    def interrupt(self) -> None:
+        self._is_interrupted = True
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+class _MemoryLine:
+    """The writer's connection, since there is no other to a database in memory; see ``Line``."""
+
+    def __init__(self, engine: Engine, writing: threading.Lock, door: threading.Lock, place: str) -> None:
+        self._engine = engine
+        self._writing = writing
+        self._door = door
+        self._place = place
+
+    def run(self, query: Callable[[Connection], T], *, limit_s: float) -> T:
+        with _taken(self._door, limit_s, self._place), _taken(self._writing, limit_s, self._place):
+            return _write_on(self._engine, query)
+
+    def interrupt(self) -> None:
+        """Nothing: the writer is never waited for longer than it writes."""
+
+    def close(self) -> None:
+        """Nothing: it is the writer's."""
+
+
+@contextmanager
+def _taken(lock: threading.Lock, limit_s: float, place: str) -> Iterator[None]:
+    if not lock.acquire(timeout=limit_s):
+        raise Locked(f"{place}: the writer did not let others write within {limit_s:g} s")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_on(engine: Engine, query: Callable[[Connection], T]) -> T:
@@ -111,14 +184,13 @@ def _file_readers(path: str, busy_s: float) -> AsyncEngine:
     return engine
 
 
-def _writer(path: str, busy_s: float) -> Engine:
+def _writer(path: str, busy_s: float, *, synchronous: str = "FULL") -> Engine:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=busy_s, check_same_thread=False)
 
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
-    _real_transactions(
-        engine, begin="BEGIN IMMEDIATE", pragmas=("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
-    )
+    pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON")
+    _real_transactions(engine, begin="BEGIN IMMEDIATE", pragmas=pragmas)
     return engine
 
 

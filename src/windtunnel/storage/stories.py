@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
-from windtunnel.model import Status, TrialRecord
+from windtunnel.model import FailureKind, Status, TrialRecord
 from windtunnel.storage import queries, reads, values
 from windtunnel.storage.schema import session, telemetry, trial, trial_attempt
 
@@ -21,8 +21,9 @@ __all__ = ["Attempt", "Story", "begin_session", "story"]
 class Attempt:
     """One time a trial was run.
 
-    :ivar status: how it ended; CANCELED if it ended without ending the trial; RUNNING if it has not ended.
+    :ivar status: how it ended; CANCELED if it was cut off or put back; RUNNING if it has not ended.
     :ivar reason: why it did not succeed, with the end of what its steps printed.
+    :ivar kind: which part of it failed, if one did.
     :ivar points: how many points of telemetry it has.
     :ivar facts: of its worker: the machine, the versions, the configuration's commit. Empty if not known.
     """
@@ -34,6 +35,7 @@ class Attempt:
     started: datetime | None
     ended: datetime | None
     reason: str | None
+    kind: FailureKind | None
     points: int
     facts: Mapping[str, Any]
 
@@ -67,7 +69,9 @@ def story(connection: Connection, experiment_pk: int, trial_id: int) -> Story | 
         return None
     this = (trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
     row = connection.execute(
-        select(trial.c.created_us, trial.c.priority, trial.c.parameters, trial.c.owner).where(*this)
+        select(
+            trial.c.created_us, trial.c.priority, trial.c.parameters, trial.c.owner, trial.c.failure_kind
+        ).where(*this)
     ).one()
     points = _points(connection, experiment_pk, trial_id)
     attempts = _earlier(connection, experiment_pk, trial_id, points)
@@ -82,6 +86,7 @@ def story(connection: Connection, experiment_pk: int, trial_id: int) -> Story | 
                 started=record.started,
                 ended=record.ended,
                 reason=record.failure,
+                kind=_kind(row.failure_kind),
                 points=points.get(record.attempt, 0),
                 facts=_facts(connection, experiment_pk, row.owner),
             )
@@ -112,6 +117,7 @@ def _earlier(
             started=_time(row.started_us),
             ended=_time(row.ended_us),
             reason=row.reason,
+            kind=_kind(row.failure_kind),
             points=points.get(row.attempt, 0),
             facts=_facts(connection, experiment_pk, row.owner),
         )
@@ -135,6 +141,10 @@ def _facts(connection: Connection, experiment_pk: int, owner: str | None) -> dic
     ).scalar_one_or_none()
     facts: dict[str, Any] = json.loads(text) if text else {}
     return facts
+
+
+def _kind(name: str | None) -> FailureKind | None:
+    return None if name is None else FailureKind(name)
 
 
 def _time(us: int | None) -> datetime | None:

@@ -55,7 +55,6 @@ class Transferred:
 
 
 _WAS_RUNNING = "was running elsewhere when it was taken over"
-_OF_AN_ATTEMPT = ("owner", "host", "started_us", "ended_us", "lease_until_us", "metrics", "score", "failure")
 
 Progress = Callable[[Transferred], None]
 """Called after every page."""
@@ -157,7 +156,7 @@ def store_trials(connection: Connection, experiment_pk: int, page: TrialPage) ->
         row |= {"experiment": experiment_pk, "config_id": ids[theirs["digest"]]}
         if row["status"] == Status.RUNNING.value:
             attempts.append(_stopped(row, queries.now_us(connection)))
-            row |= {**dict.fromkeys(_OF_AN_ATTEMPT), "status": Status.PENDING.value}
+            row |= {**dict.fromkeys(queries.CLEARED), "status": Status.PENDING.value}
         ours = here.get(row["trial_id"])
         if ours is None:
             new.append(row)
@@ -205,7 +204,13 @@ def _has_got_on(theirs: Row, ours: Any) -> bool:
 def _stopped(row: Row, now: int) -> Row:
     """The attempt that goes on in the source and does not in the target."""
     kept = {name: row[name] for name in ("experiment", "trial_id", "attempt", "owner", "host", "started_us")}
-    return {**kept, "ended_us": now, "status": Status.CANCELED.value, "reason": _WAS_RUNNING}
+    return {
+        **kept,
+        "ended_us": now,
+        "status": Status.CANCELED.value,
+        "reason": _WAS_RUNNING,
+        "failure_kind": None,
+    }
 
 
 _KEY = ("experiment", "trial_id")

@@ -55,7 +55,12 @@ class Recorder:
         self._filled: dict[TrialSink, None] = {}
         self._urgent = anyio.Event()
         self._room = anyio.Event()
-        self.refused = 0
+        self.written = self.refused = 0
+
+    @property
+    def buffered(self) -> int:
+        """Samples that wait to be written."""
+        return self._buffered
 
     def sink(self, trial: Trial) -> TrialSink:
         """Where the samples of a claimed trial go."""
@@ -96,6 +101,7 @@ class Recorder:
         self._room = anyio.Event()
         for (trial, samples), refusal in zip(batches, outcomes, strict=True):
             if refusal is None:
+                self.written += len(samples)
                 if self._recorded is not None:
                     self._recorded(trial, samples)
             else:

@@ -166,6 +166,23 @@ class EnvironmentContract(ABC):
         assert await environment.setup(TUNABLES, TRIAL)
         await environment.teardown()
 
+    async def test_a_run_that_was_cancelled_can_be_aborted(self) -> None:
+        environment = self.make_endless()
+        await environment.abort()
+        sink = SampleList()
+        async with torn_down(environment):
+            assert await environment.setup(TUNABLES, TRIAL)
+            async with anyio.create_task_group() as group:
+                with environment.streaming_to(sink):
+                    group.start_soon(environment.run)
+                    await sink.arrived.wait()
+                    group.cancel_scope.cancel()
+            await environment.abort()
+        assert environment.is_clean
+        await environment.abort()
+        assert await environment.setup(TUNABLES, TRIAL)
+        await environment.teardown()
+
     async def test_cancelled_after_run(self) -> None:
         environment = self.make()
         with anyio.CancelScope() as scope:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import anyio
 import pytest
 
 from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound
@@ -37,11 +38,14 @@ from windtunnel.testing.storage_fixtures import (
 )
 from windtunnel.testing.storage_merging import MergeContract
 from windtunnel.testing.storage_outcomes import OutcomeContract
+from windtunnel.testing.storage_sharing import SharingContract
 
 __all__ = ["SharedStorageContract", "StorageContract"]
 
 
-class StorageContract(ClaimContract, OutcomeContract, EditingContract, AnalysisContract, MergeContract):
+class StorageContract(
+    ClaimContract, OutcomeContract, SharingContract, EditingContract, AnalysisContract, MergeContract
+):
     """The promises of a storage that one program has open."""
 
     # Reading
@@ -291,3 +295,23 @@ class SharedStorageContract(StorageFixtures):
             await yours.finish(first, ended())
             assert await mine.load_telemetry(1) == [point(1, "only here", 1.0)]
             assert [t.trial_id for t in await mine.claim("w1", limit=9, lease=LEASE)] == [2, 3]
+
+    async def test_of_all_that_have_it_open_one_leads(self, url: str) -> None:
+        led: list[str] = []
+        async with (
+            open_storage(url) as one,
+            open_storage(url) as two,
+            one.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as mine,
+            two.experiment(experiment_id="e", tunables=TUNABLES, opt_targets=TARGETS) as yours,
+        ):
+
+            async def take(experiment: Experiment, owner: str) -> None:
+                if await experiment.lead(owner, lease=LEASE, is_dead=lambda _owner: False):
+                    led.append(owner)
+
+            for turn in range(1, 6):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(4):
+                        tasks.start_soon(take, (mine, yours)[number % 2], f"w{number}")
+                assert len(led) == turn
+                await mine.resign(led[-1])

@@ -151,6 +151,32 @@ class AnalysisContract(StorageFixtures):
         assert table["text"] == [None, None, None, str(2**60 + 1), "nan", "ü", None]
         assert (set(table["trial_id"]), set(table["attempt"])) == ({1}, {1})
 
+    @pytest.mark.parametrize("at_once", [1, 8, 30, 50_000])
+    async def test_telemetry_frame_is_the_same_in_blocks_of_any_size(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, at_once: int
+    ) -> None:
+        monkeypatch.setattr("windtunnel.storage.analysis._POINTS_AT_ONCE", at_once)
+        batches: list[list[Sample]] = [
+            [point(i, f"m{i % 3}", i / 3) for i in range(20)],
+            [point(days * 86_400, "m2", days) for days in range(0, 120, 10)],
+            *([point(0, "m0", n)] for n in range(5)),
+            [point(i, "m1", "warm" if i == 11 else math.inf if i == 15 else i / 3) for i in range(20)],
+            [point(0, f"m{i:02}", i) for i in range(20)],
+        ]
+        await recorded(experiment, *batches)
+        table = (await experiment.telemetry_frame(library="arrow")).to_pydict()
+        values = [
+            text if number is None else number
+            for number, text in zip(table["value"], table["text"], strict=True)
+        ]
+        found = list(zip(table["trial_id"], table["timestamp"], table["metric"], values, strict=True))
+        expected = [
+            (trial_id, *sample) for trial_id, batch in enumerate(batches, start=1) for sample in batch
+        ]
+        assert sorted(found, key=_place) == sorted(expected, key=_place)
+        assert [row[:2] for row in found] == [row[:2] for row in expected]
+        assert set(table["attempt"]) == {1}
+
     async def test_telemetry_of_chosen_trials(
         self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -163,13 +189,20 @@ class AnalysisContract(StorageFixtures):
         with pytest.raises(NotFound, match="no trial 6"):
             await experiment.telemetry_frame([6, 7])
 
-    async def test_telemetry_of_every_attempt(self, experiment: Experiment) -> None:
+    async def test_telemetry_of_every_attempt(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         await experiment.add_trials([new()])
         for worker in ("w1", "w2"):
             trial = await claim_one(experiment, worker)
-            await experiment.record(trial, [point(0, "m", 1.0)])
+            await experiment.record(trial, [point(i, "m", float(worker[1:])) for i in range(4)])
             await experiment.release(trial, reason="test")
-        assert (await experiment.telemetry_frame())["attempt"].tolist() == [1, 2]
+        for at_once in (2, 3, 6, 50_000):
+            monkeypatch.setattr("windtunnel.storage.analysis._POINTS_AT_ONCE", at_once)
+            frame = await experiment.telemetry_frame(library="polars")
+            assert frame["attempt"].to_list() == [1] * 4 + [2] * 4
+            assert frame["value"].to_list() == [1.0] * 4 + [2.0] * 4
+            assert frame["timestamp"].to_list() == [at(i) for i in range(4)] * 2
 
     async def test_stream_telemetry_in_batches(self, experiment: Experiment) -> None:
         await recorded(experiment, AWKWARD, AWKWARD)
@@ -207,6 +240,10 @@ class AnalysisContract(StorageFixtures):
         assert await experiment.top() == []
         (row,) = [row async for batch in experiment.stream_results() for row in batch]
         assert (row.failure, row.result, row.ended) == ("no", None, at(0) + timedelta(seconds=1))
+
+
+def _place(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return row[:3]
 
 
 def _names(frame: Any) -> list[str]:

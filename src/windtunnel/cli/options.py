@@ -1,0 +1,43 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+__all__ = ["TEXT", "AsJson", "Experiment", "Globals", "LogFormat", "MetricsPort", "Storage", "Verbose"]
+
+
+class _LogFormat(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+TEXT = _LogFormat.TEXT
+
+Experiment = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.")]
+Storage = Annotated[str, typer.Option(metavar="URL", help="Database to use, such as sqlite:///runs.db.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, the progress to stderr.")]
+Verbose = Annotated[
+    int,
+    typer.Option("--verbose", "-v", count=True, show_default=False, help="Log more; -vv logs everything."),
+]
+LogFormat = Annotated[
+    _LogFormat, typer.Option("--log-format", help="How log lines are written to stderr.", show_default=True)
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        min=1,
+        max=65535,
+        metavar="N",
+        help="Serve metrics for Prometheus on this port of this machine.",
+    ),
+]
+Globals = Annotated[
+    list[str] | None,
+    typer.Option("-g", "--global", metavar="NAME=VALUE", help="Value for $NAME; repeatable."),
+]

@@ -1,0 +1,182 @@
+"""A pruner at work: it sees the telemetry of running trials and stops those it gives up."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import anyio
+
+from windtunnel.model import Sample
+from windtunnel.protocols import TelemetrySink
+from windtunnel.pruners import Abort, Pruner
+from windtunnel.storage import Experiment
+
+__all__ = ["Pruning", "Watch"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+_REPLAYED = 200
+"""Trials of earlier sessions whose telemetry the pruner is shown at most, the newest."""
+
+
+class Watch:
+    """One trial under a pruner's eyes: a ``TelemetrySink`` that passes everything on.
+
+    :ivar verdict: why the trial was stopped; None while it may go on.
+    """
+
+    __slots__ = ("_began", "_pruning", "_scope", "_sink", "_trial_id", "verdict")
+
+    def __init__(self, pruning: Pruning, trial_id: int, sink: TelemetrySink) -> None:
+        self._pruning = pruning
+        self._trial_id = trial_id
+        self._sink = sink
+        self._scope: anyio.CancelScope | None = None
+        self._began = 0.0
+        self.verdict: Abort | None = None
+
+    async def emit(self, metric: str, value: float | str, timestamp: datetime | None = None) -> None:
+        await self._sink.emit(metric, value, timestamp)
+        self._see(metric, value)
+
+    async def emit_many(self, samples: Iterable[Sample]) -> None:
+        passed = list(samples)
+        await self._sink.emit_many(passed)
+        for _, metric, value in passed:
+            self._see(metric, value)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if self._scope is not None:
+            self._heed(self._pruning.tick(self._trial_id, self._elapsed))
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """The run of the trial. It is cancelled when the pruner gives it up; then ``verdict`` is set."""
+        self._began = time.monotonic()
+        with anyio.CancelScope() as self._scope:
+            yield
+        if not self._scope.cancelled_caught:
+            self.verdict = None  # it had ended before the word reached it
+        self._scope = None
+
+    def _see(self, metric: str, value: float | str) -> None:
+        if self._scope is not None and isinstance(value, int | float):
+            self._heed(self._pruning.observe(self._trial_id, metric, value, self._elapsed))
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _heed(self, verdict: Abort | None) -> None:
+        if verdict is not None and self.verdict is None and self._scope is not None:
+            self.verdict = verdict
+            self._scope.cancel()
+
+
+class Pruning:
+    """Guards a pruner: one that raises is not asked again, and no trial suffers for it.
+
+    ``run`` must be running.
+
+    :param pruner: called in the event loop.
+    """
+
+    def __init__(self, pruner: Pruner) -> None:
+        self._pruner: Pruner | None = pruner
+        self._ticks = pruner.ticks
+        self._metrics = pruner.metrics
+        self._watched: dict[int, Watch] = {}
+        self._begun: set[int] = set()
+
+    @contextmanager
+    def watching(self, trial_id: int, sink: TelemetrySink) -> Iterator[Watch]:
+        """Watch a trial while the block runs."""
+        watch = self._watched[trial_id] = Watch(self, trial_id, sink)
+        self._begun.add(trial_id)
+        try:
+            yield watch
+        finally:
+            if self._watched.get(trial_id) is watch:
+                del self._watched[trial_id]
+
+    async def run(self) -> None:
+        """Let time pass for the rules that go by it, until cancelled."""
+        while self._ticks:
+            await anyio.sleep(_TICK_S)
+            for watch in tuple(self._watched.values()):
+                watch.tick()
+
+    def observe(self, trial_id: int, metric: str, value: float, elapsed_s: float) -> Abort | None:
+        """What the pruner says of a sample."""
+        if self._pruner is None or (self._metrics is not None and metric not in self._metrics):
+            return None
+        try:
+            return self._pruner.observe(trial_id, metric, float(value), elapsed_s)
+        except Exception as exc:  # noqa: BLE001 - whatever a user's rule raises
+            self._give_up(exc)
+            return None
+
+    def tick(self, trial_id: int, elapsed_s: float) -> Abort | None:
+        """What the pruner says of the time."""
+        if self._pruner is None:
+            return None
+        try:
+            return self._pruner.tick(trial_id, elapsed_s)
+        except Exception as exc:  # noqa: BLE001 - whatever a user's rule raises
+            self._give_up(exc)
+            return None
+
+    def succeeded(self, trial_id: int, metrics: Mapping[str, Any]) -> None:
+        """The trial has succeeded with these metrics."""
+        self._ended(trial_id, _numbers(metrics))
+
+    def forget(self, trial_id: int) -> None:
+        """The trial has ended, or is run again from the start; of one that succeeded it is known already."""
+        if trial_id in self._begun:
+            self._ended(trial_id, None)
+
+    def _ended(self, trial_id: int, scores: Mapping[str, float] | None) -> None:
+        self._begun.discard(trial_id)
+        if self._pruner is not None:
+            try:
+                self._pruner.ended(trial_id, scores)
+            except Exception as exc:  # noqa: BLE001 - whatever a user's rule raises
+                self._give_up(exc)
+
+    async def replay(self, experiment: Experiment) -> None:
+        """Show the pruner what earlier sessions recorded of trials that succeeded.
+
+        Their time is counted from the first sample: when a run began was not kept.
+
+        :raises StorageError: if the database fails.
+        """
+        objective = next(iter(experiment.opt_targets))
+        for run in (await experiment.runs())[-_REPLAYED:]:
+            samples = await experiment.load_telemetry(run.trial_id)
+            for timestamp, metric, value in samples:
+                if isinstance(value, int | float):
+                    elapsed = (timestamp - samples[0].timestamp).total_seconds()
+                    self.observe(run.trial_id, metric, value, elapsed)
+            self._ended(run.trial_id, {objective: run.score})
+
+    def _give_up(self, exc: Exception) -> None:
+        self._pruner = None
+        logger.warning(
+            "the pruner failed and is not asked again: %s: %s",
+            type(exc).__name__,
+            exc,
+            extra={"action": "pruner_failed"},
+        )
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}

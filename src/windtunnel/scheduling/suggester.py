@@ -1,0 +1,204 @@
+"""Keeps enough trials stored for the slots. Of all workers of an experiment one does so: the leader."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from datetime import timedelta
+
+import anyio
+
+from windtunnel.errors import StorageError
+from windtunnel.events import EventBus, TrialAdded
+from windtunnel.model import NewTrial
+from windtunnel.scheduling import policy
+from windtunnel.scheduling.endings import Ended
+from windtunnel.scheduling.held import HeldTrials
+from windtunnel.scheduling.hosts import SlotPool
+from windtunnel.scheduling.leases import certainly_dead
+from windtunnel.scheduling.ledger import Ledger
+from windtunnel.scheduling.lessons import Lessons
+from windtunnel.storage import INTERRUPTED, Beat, Experiment
+
+__all__ = ["Suggester"]
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+"""How often a leader looks at what other workers do, and others look whether there is a leader."""
+
+_WANTED = timedelta(seconds=5)
+"""How long a leader believes in another worker's free slots."""
+
+_REPEATS_FIRST = 1
+"""The priority of adaptive repeats: what is promising is made sure of before anything new is tried."""
+
+
+class Suggester:
+    """Takes the experiment's optimizer lease when it is free, and suggests while it has it.
+
+    :param lessons: the optimizer and what it has to learn.
+    :param repeats: trials a configuration.
+    :ivar is_done: nothing more will be suggested by this worker.
+    :ivar leads: whether this worker holds the optimizer lease.
+    """
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        lessons: Lessons,
+        slots: SlotPool,
+        held: HeldTrials,
+        ledger: Ledger,
+        bus: EventBus,
+        repeats: int,
+        lease: timedelta,
+    ) -> None:
+        self.is_done = False
+        self.leads = False
+        self._experiment = experiment
+        self._lessons = lessons
+        self._slots = slots
+        self._held = held
+        self._ledger = ledger
+        self._bus = bus
+        self._repeats = repeats
+        self._lease = lease
+        self._looked = self._led_since = 0.0
+        self._wanted = 0
+        self._suggested: int | None = None
+        self._exhausted = False
+
+    async def run(self) -> None:
+        """Lead when nobody does, until nothing more is to be suggested.
+
+        :raises StorageError: if the database fails.
+        :raises ConfigError: if the optimizer's description is wrong.
+        """
+        while not (self.is_done or self._ledger.is_closed):
+            owner = self._held.owner
+            if await self._experiment.lead(owner, lease=self._lease, is_dead=certainly_dead):
+                await self._lead()
+            else:
+                await self._follow()
+        self._ledger.work.set()
+
+    def beat(self, beat: Beat) -> None:
+        """A heartbeat says whether we lead."""
+        if self.leads and not beat.leads and beat.at >= self._led_since:
+            logger.warning("another worker runs the optimizer now", extra={"action": "lead_lost"})
+            self.leads = False
+            self._ledger.demand.set()
+
+    def heard(self, ended: Ended) -> None:
+        """A trial has an outcome; an interrupted one is run again, so there is nothing to learn."""
+        if ended.outcome.failure != INTERRUPTED:
+            self._lessons.note(ended.trial, ended.outcome.result, ended.host)
+
+    # Following
+
+    async def _follow(self) -> None:
+        """Let the leader know how much we could run, and look whether all has been suggested."""
+        await self._experiment.want(self._held.owner, self._slots.free, lasting=_WANTED)
+        await self._look_around()
+        if self._ledger.total >= self._ledger.target:
+            self.is_done = True
+            return
+        with anyio.move_on_after(_POLL_S):
+            await self._ledger.halt.wait()
+
+    # Leading
+
+    async def _lead(self) -> None:
+        self.leads, self._exhausted, self._led_since = True, False, time.monotonic()
+        try:
+            await self._look_around()
+            await self._lessons.begin(self._configurations_tried(), self._ledger.total)
+            while self.leads and not self._is_over and not self._ledger.is_closed:
+                if not await self._supply():
+                    await self._wait()
+            self.is_done = self.leads
+        finally:
+            await self._resign()
+
+    async def _resign(self) -> None:
+        if not self.leads:
+            return
+        self.leads = False
+        with contextlib.suppress(StorageError), anyio.CancelScope(shield=True):  # limited by the storage
+            await self._experiment.resign(self._held.owner)
+
+    @property
+    def _is_over(self) -> bool:
+        if self._ledger.total >= self._ledger.target or self._lessons.problem is not None:
+            return True
+        return self._exhausted and not self._lessons.may_repeat
+
+    def _configurations_tried(self) -> int:
+        """Where a new optimizer goes on."""
+        if self._suggested is not None:
+            return self._suggested
+        return policy.configurations_tried(self._ledger.total, self._repeats)
+
+    async def _supply(self) -> bool:
+        """Store more trials if any are due; whether there were."""
+        free = self._slots.free + self._wanted
+        again = await self._lessons.repeats_due(free - self._ledger.pending)
+        if again:
+            await self._add([NewTrial(tunables=one, priority=_REPEATS_FIRST) for one in again], suggested=0)
+            return True
+        due = 0 if self._exhausted else self._suggestions_due(free)
+        if not due:
+            return False
+        suggestions = await self._lessons.ask(due)
+        await self._add(
+            [NewTrial(tunables=one) for one in suggestions for _ in range(self._repeats)],
+            suggested=len(suggestions),
+        )
+        self._exhausted = not suggestions
+        return True
+
+    def _suggestions_due(self, free: int) -> int:
+        return policy.suggestions_due(
+            total=self._ledger.total,
+            budget=self._ledger.target,
+            pending=self._ledger.pending,
+            free=free,
+            concurrency=self._slots.size + self._wanted,
+            repeats=self._repeats,
+            learns=self._lessons.learns,
+        )
+
+    async def _add(self, new: list[NewTrial], *, suggested: int) -> None:
+        ledger = self._ledger
+        added = await self._experiment.add_trials(new, at_most=ledger.target, suggested=suggested)
+        if len(added) < len(new):  # the budget is used up, maybe by another process
+            ledger.total = ledger.target
+        else:
+            ledger.total += len(added)
+        ledger.pending += len(added)
+        ledger.work.set()
+        self._lessons.added(added)
+        if self._bus.is_heard:
+            for trial in added:
+                self._bus.publish(TrialAdded(trial))
+
+    async def _wait(self) -> None:
+        """Until something has ended, or others may have done something."""
+        await self._lessons.learn()
+        with anyio.move_on_after(_POLL_S):
+            await self._ledger.demand.wait()
+        if time.monotonic() - self._looked >= _POLL_S:
+            await self._look_around()
+            await self._lessons.hear_of_others(self._held, self._ledger.total)
+
+    async def _look_around(self) -> None:
+        """What is stored, whoever stored it."""
+        backlog = await self._experiment.backlog(self._held.owner)
+        self._ledger.total, self._ledger.pending = backlog.total, backlog.pending
+        self._suggested, self._wanted = backlog.suggested, backlog.wanted
+        self._looked = time.monotonic()
+        if backlog.pending:
+            self._ledger.work.set()
