@@ -9,7 +9,12 @@
     ├── EnvironmentFailed        a step of a trial did not succeed; the trial fails, nothing else does
     │   ├── CommandFailed        a script line ended with a status other than 0
     │   ├── StepTimedOut         a step used up its time
-    │   └── ResultsInvalid       what the trial reported cannot be used
+    │   ├── ResultsInvalid       what the trial reported cannot be used
+    │   └── HostFailed           it is the host that failed, not what ran there
+    │       ├── HostUnreachable  no connection could be made, or nothing can be run on it
+    │       ├── HostKeyRefused   it does not prove to be the host we know
+    │       ├── LoginRefused     it does not let us in
+    │       └── HostLost         it was lost while something was under way
     ├── OptimizerError           an optimizer could not propose or learn
     └── StorageError             the database, or what was asked of it
         ├── NotADatabase         the file is something else
@@ -35,6 +40,11 @@ __all__ = [
     "ConfigError",
     "EnvironmentFailed",
     "ExperimentMismatch",
+    "HostFailed",
+    "HostKeyRefused",
+    "HostLost",
+    "HostUnreachable",
+    "LoginRefused",
     "MergeCycle",
     "MissingService",
     "NotADatabase",
@@ -170,6 +180,49 @@ class StepTimedOut(EnvironmentFailed):
 
 class ResultsInvalid(EnvironmentFailed):
     """What a trial reported is missing, unreadable or not a finite number."""
+
+
+class HostFailed(EnvironmentFailed):
+    """A host failed, so the trial may succeed on another one.
+
+    :ivar host: its name.
+    :ivar reason: what is wrong, without the name.
+    """
+
+    def __init__(self, host: str, reason: str) -> None:
+        self.host = host
+        self.reason = reason
+        super().__init__(f"host {host!r}: {reason}")
+
+
+class HostUnreachable(HostFailed):
+    """No connection to the host could be made, or nothing can be run on it.
+
+    :ivar passing: whether trying again soon may help.
+    """
+
+    def __init__(self, host: str, reason: str, *, passing: bool = False) -> None:
+        self.passing = passing
+        super().__init__(host, reason)
+
+
+class HostKeyRefused(HostFailed):
+    """The host showed another key than the one known for it, or none is known."""
+
+
+class LoginRefused(HostFailed):
+    """The host did not accept our keys or password, or they cannot be read."""
+
+
+class HostLost(HostFailed):
+    """The connection to the host was lost, and with it what was under way.
+
+    :ivar doing: what was under way.
+    """
+
+    def __init__(self, host: str, *, doing: str, reason: str) -> None:
+        self.doing = doing
+        super().__init__(host, f"the connection was lost while {doing}: {reason}")
 
 
 class OptimizerError(WindtunnelError):

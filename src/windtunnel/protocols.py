@@ -16,7 +16,17 @@ from typing import Protocol, TypeVar, runtime_checkable
 from windtunnel.errors import MissingService
 from windtunnel.model import Sample
 
-__all__ = ["LineHandler", "LocalExec", "LocalSession", "Output", "ScriptResult", "Services", "TelemetrySink"]
+__all__ = [
+    "LineHandler",
+    "LocalExec",
+    "LocalSession",
+    "Output",
+    "RemoteExec",
+    "RemoteSession",
+    "ScriptResult",
+    "Services",
+    "TelemetrySink",
+]
 
 LineHandler = Callable[[str], Awaitable[None]]
 """Called with each line of standard output, in order and without its newline, while the script runs."""
@@ -93,6 +103,55 @@ class LocalExec(Protocol):
         """Open a session; leaving it ends every process its scripts left, however they left them.
 
         :param shell: a POSIX shell; default ``/bin/sh``.
+        """
+
+
+class RemoteSession(Protocol):
+    """The scripts of one trial on one host. Processes they leave live on until the session ends."""
+
+    @property
+    def host(self) -> str:
+        """The host's name."""
+
+    @property
+    def directory(self) -> str:
+        """The session's own directory on the host, an absolute path; removed when the session ends."""
+
+    @property
+    def last(self) -> ScriptResult | None:
+        """How the newest script ended, also one that was cancelled."""
+
+    async def run(
+        self,
+        lines: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str | None = None,
+        on_line: LineHandler | None = None,
+    ) -> ScriptResult:
+        """Run the lines in one shell on the host; like ``LocalSession.run``, with the host's environment.
+
+        Cancelling, the end of this process and the loss of the connection end the script's process group.
+
+        :param env: added to the environment that the host gives; any text but NUL arrives unchanged.
+        :param cwd: where to run; default the session's directory, to which it is relative.
+        :raises HostLost: if the connection was lost; how the script ended is not known then.
+        :raises EnvironmentFailed: if the shell cannot be started.
+        """
+
+
+@runtime_checkable
+class RemoteExec(Protocol):
+    """Runs scripts on other hosts."""
+
+    def session(
+        self, host: str, *, shell: str | None = None
+    ) -> AbstractAsyncContextManager[RemoteSession]:
+        """Open a session; leaving it ends every process its scripts left.
+
+        :param host: its name; entering connects to it, unless somebody did already.
+        :param shell: a POSIX shell of the host; default ``/bin/sh``.
+        :raises HostFailed: on entering, if the host cannot be used.
         """
 
 

@@ -140,7 +140,7 @@ class Crowd(AbstractContextManager["Crowd"]):
         if len(at_work) < 2 or self.kills + self.freezes >= self.most_strikes:
             return
         worker = chance.choice(at_work)
-        if chance.random() < 0.35:
+        if (self.kills + self.freezes) % 3 == 2:
             worker.kill()
             self.kills += 1
             self.join()

@@ -107,7 +107,7 @@ class Bench(Environment):
 
 
 async def live(folder: Path, *, fresh: bool) -> None:
-    """One process's share: if ``fresh``, a session that is stopped and one that fails; then one that ends it."""
+    """One process's share: if ``fresh``, one session that is stopped, and one that fails; then two end it."""
     async with open_storage(f"sqlite:///{folder / 'test.db'}", patience=_PATIENCE) as storage:
         try:
             async with storage.experiment(
@@ -117,7 +117,9 @@ async def live(folder: Path, *, fresh: bool) -> None:
                 if fresh:
                     await _session(experiment, folder, stopped_after=_STOPPED_AFTER)
                     await _failing_session(experiment, folder)
-                await _session(experiment, folder)
+                async with anyio.create_task_group() as workers:
+                    workers.start_soon(_session, experiment, folder)
+                    workers.start_soon(_session, experiment, folder)
         finally:
             await _idle(storage)
 
@@ -228,7 +230,9 @@ def _trials_wrong(connection: sqlite3.Connection, faults: int) -> Iterator[str]:
     accepted: dict[int, list[tuple[int, int]]] = {}
     for trial_id, token, status in connection.execute("SELECT trial_id, token, status FROM accepted"):
         accepted.setdefault(trial_id, []).append((token, status))
-    archived = connection.execute("SELECT trial_id, attempt, reason FROM trial_attempt ORDER BY 1, 2").fetchall()
+    archived = connection.execute(
+        "SELECT trial_id, attempt, reason FROM trial_attempt ORDER BY 1, 2"
+    ).fetchall()
     for trial_id, status, attempt in rows:
         if status not in _ENDS:
             yield f"trial {trial_id} is {Status(status).name}"

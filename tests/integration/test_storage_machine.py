@@ -1,4 +1,4 @@
-"""Any sequence of what workers may do to a storage, against a model of a few lines; on SQLite and PostgreSQL."""
+"""Any sequence of what workers may do to a storage, on SQLite and PostgreSQL, against a short model."""
 
 from __future__ import annotations
 
@@ -280,7 +280,9 @@ class StorageMachine(RuleBasedStateMachine):
 
         async def read() -> list[tuple[int, Status, int, dict[str, Any] | None]]:
             records = [record async for record in self.experiment.trials()]
-            return [(r.trial_id, r.status, r.attempt, dict(r.metrics) if r.metrics else None) for r in records]
+            return [
+                (r.trial_id, r.status, r.attempt, dict(r.metrics) if r.metrics else None) for r in records
+            ]
 
         assert self.portal.call(read) == [
             (one.trial_id, one.status, one.attempt, one.result.metrics if one.result else None)

@@ -130,7 +130,7 @@ async def test_connections_that_are_killed_in_mid_run_lose_nothing(server: str) 
         nonlocal kills
         async with open_storage(url) as storage:
             while True:
-                kills += await storage._database._channel.read(_kill_others)
+                kills += await storage._database.read(_kill_others)
                 await anyio.sleep(0.05)
 
     async with anyio.create_task_group() as group:

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from windtunnel.protocols import LineHandler, Output
 
-__all__ = ["Capture", "LineSplitter", "Tail"]
+__all__ = ["Capture", "Gathered", "LineSplitter", "Tail"]
 
 _CHUNK = 64 * 1024
 _LINES_PER_TURN = 256
@@ -71,6 +71,38 @@ class LineSplitter:
         return line.decode("utf-8", "replace").removesuffix("\r")
 
 
+class Gathered:
+    """What a stream brought: its end is kept, its lines are handed on one by one.
+
+    :param capacity: bytes kept of its end, and of each line.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._tail = Tail(capacity)
+        self._splitter = LineSplitter(capacity)
+
+    async def take(self, chunk: bytes, on_line: LineHandler | None) -> None:
+        """The next bytes. Returns when every line they complete was handled."""
+        self._tail.add(chunk)
+        if on_line is not None:
+            await self._hand_on(self._splitter.split(chunk), on_line)
+
+    async def end(self, on_line: LineHandler | None) -> None:
+        """There will be no more: hand on a last line that has no line end."""
+        if on_line is not None:
+            await self._hand_on(self._splitter.rest(), on_line)
+
+    def output(self) -> Output:
+        """The end of what was taken."""
+        return self._tail.output()
+
+    async def _hand_on(self, lines: Iterator[str], on_line: LineHandler) -> None:
+        for number, line in enumerate(lines, 1):
+            await on_line(line)
+            if number % _LINES_PER_TURN == 0:
+                await checkpoint()
+
+
 class Capture:
     """The read end of a pipe that becomes a script's standard output or error.
 
@@ -79,8 +111,7 @@ class Capture:
 
     def __init__(self, capacity: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tail = Tail(capacity)
-        self._splitter = LineSplitter(capacity)
+        self._gathered = Gathered(capacity)
         self._fd, self._write_fd = os.pipe()
         os.set_blocking(self._fd, False)
         self._left: int | None = None
@@ -103,11 +134,8 @@ class Capture:
         A slow ``on_line`` slows the process down: the pipe fills up.
         """
         while chunk := await self._read():
-            self._tail.add(chunk)
-            if on_line is not None:
-                await self._hand_on(self._splitter.split(chunk), on_line)
-        if on_line is not None:
-            await self._hand_on(self._splitter.rest(), on_line)
+            await self._gathered.take(chunk, on_line)
+        await self._gathered.end(on_line)
 
     def finish(self) -> None:
         """Take what is in the pipe now and then stop, even if a background process holds it open."""
@@ -122,7 +150,7 @@ class Capture:
 
     def output(self) -> Output:
         """What was read, its end."""
-        return self._tail.output()
+        return self._gathered.output()
 
     def close(self) -> None:
         """Close both ends. May be called again."""
@@ -132,12 +160,6 @@ class Capture:
             if fd >= 0:
                 os.close(fd)
         self._fd = self._write_fd = -1
-
-    async def _hand_on(self, lines: Iterator[str], on_line: LineHandler) -> None:
-        for number, line in enumerate(lines, 1):
-            await on_line(line)
-            if number % _LINES_PER_TURN == 0:
-                await checkpoint()
 
     async def _read(self) -> bytes:
         """The next bytes; none at the end."""

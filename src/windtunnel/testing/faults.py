@@ -93,7 +93,9 @@ class around_with(Generic[T]):  # noqa: N801 - stands where a function would
             await _tell(f"{self._point}.enter", "after")
         except BaseException as exc:
             if await self._manager.__aexit__(type(exc), exc, exc.__traceback__):
-                raise RuntimeError(f"{self._point} swallows what its block raises; it cannot be struck") from exc
+                raise RuntimeError(
+                    f"{self._point} swallows what its block raises; it cannot be struck"
+                ) from exc
             raise
         return value
 
@@ -148,23 +150,23 @@ class _Rewriter(ast.NodeTransformer):
         finally:
             self._scopes.pop()
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802 - ast's names
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         return self._inside(node, node.name)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         return self._inside(node, node.name)
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:  # noqa: N802
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
         return self._inside(node, node.name)
 
-    def visit_Await(self, node: ast.Await) -> ast.AST:  # noqa: N802
+    def visit_Await(self, node: ast.Await) -> ast.AST:
         point = self._named()
         self.points.append(point)
         self.generic_visit(node)
         node.value = _call("around", point, node.value)
         return node
 
-    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST:  # noqa: N802
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST:
         for item in node.items:
             point = self._named()
             self.points += [f"{point}.enter", f"{point}.exit"]
@@ -172,7 +174,7 @@ class _Rewriter(ast.NodeTransformer):
         node.body = [self.visit(statement) for statement in node.body]
         return node
 
-    def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.AST:  # noqa: N802
+    def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.AST:
         self._each(node)
         return self.generic_visit(node)
 
