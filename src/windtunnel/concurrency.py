@@ -24,13 +24,17 @@ class Signal:
 
     def __init__(self) -> None:
         self._event = anyio.Event()
+        self._is_set = False
 
     def set(self) -> None:
-        self._event.set()
+        if not self._is_set:  # it is set again and again before anybody wakes up
+            self._is_set = True
+            self._event.set()
 
     async def wait(self) -> None:
         await self._event.wait()
         self._event = anyio.Event()
+        self._is_set = False
 
 
 def is_cancelled() -> bool:

@@ -14,8 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -39,16 +38,19 @@ _BY_LOGGING = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"}
 _DEEPEST = 8
 
 
-@contextmanager
-def trial_fields(
-    *, experiment_id: str, trial_id: int, attempt: int, host: str | None = None
-) -> Iterator[None]:
+class trial_fields:  # noqa: N801 - a context manager, used as one; a generator would take three times as long
     """Records made in the block belong to this trial; likewise in tasks and threads that it starts."""
-    token = _current.set(_Fields(experiment_id, trial_id, attempt, host))
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_fields", "_token")
+
+    def __init__(self, *, experiment_id: str, trial_id: int, attempt: int, host: str | None = None) -> None:
+        self._fields = _Fields(experiment_id, trial_id, attempt, host)
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._fields)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 class TrialFields(logging.Filter):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -127,8 +127,8 @@ class Crowd(AbstractContextManager["Crowd"]):
             else:
                 return
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._folder / "soak.db", timeout=_END_S)
+    def _connect(self, timeout: float = _END_S) -> sqlite3.Connection:
+        return sqlite3.connect(self._folder / "soak.db", timeout=timeout)
 
     def ask(self, sql: str) -> Any:
         with closing(self._connect()) as connection:
@@ -149,10 +149,11 @@ class Crowd(AbstractContextManager["Crowd"]):
 
     def _freeze(self, worker: Worker, seconds: float, *, amid_writes: bool) -> None:
         """:param amid_writes: while it waits for a lock to store outcomes; awake again, it comes too late."""
-        with closing(self._connect()) as connection:
+        with closing(self._connect(timeout=_HELD_UP_S)) as connection:
             if amid_writes:
-                connection.execute("BEGIN IMMEDIATE")
-                time.sleep(_HELD_UP_S)
+                with suppress(sqlite3.OperationalError):  # one that is frozen holds the lock
+                    connection.execute("BEGIN IMMEDIATE")
+                    time.sleep(_HELD_UP_S)
             worker.freeze(seconds)
             connection.rollback()
         self.freezes += 1

@@ -212,7 +212,7 @@ def problems(folder: Path, *, faults: int, failures: int, orderly: bool) -> list
         well = f"SELECT trial_id FROM trial WHERE status = {Status.SUCCEEDED.value} ORDER BY trial_id"
         succeeded = [i for (i,) in connection.execute(well)]
         found += _telemetry_wrong(connection, succeeded)
-    if len({*succeeded, *_FAILING}) < TRIALS - failures:
+    if len(succeeded) < TRIALS - failures:
         found.append(f"only these succeeded: {succeeded}")
     runs = Counter(int(line) for line in _lines(folder / "runs"))
     found += [f"trial {i} ran {runs[i]} times in {n} attempts" for i, n in attempts.items() if runs[i] > n]

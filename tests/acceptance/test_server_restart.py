@@ -18,7 +18,7 @@ TRIALS = 300
 LIMIT_S = 60
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     with servers.postgresql() as url:
         yield url

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -30,6 +30,7 @@ from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, Clock,
 
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
 clock = Clock()
+_AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass
@@ -110,7 +111,7 @@ class StorageMachine(RuleBasedStateMachine):
         first = len(self.model) + 1
         assert [trial.trial_id for trial in added] == list(range(first, first + min(room, len(priorities))))
         for trial, priority in zip(added, priorities, strict=False):
-            self.model[trial.trial_id] = Model(trial.trial_id, priority, not_before=clock.now)
+            self.model[trial.trial_id] = Model(trial.trial_id, priority, not_before=_AT_ONCE)
 
     @rule(owner=WORKERS, limit=st.integers(0, 3))
     def claim(self, owner: str, limit: int) -> None:

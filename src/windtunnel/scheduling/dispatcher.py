@@ -6,6 +6,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -156,9 +157,9 @@ class Dispatcher:
         """A trial's task: its own errors are its outcome, only broken set-ups and databases go further."""
         trial = held.trial
         held.slot = slot
-        outcome = Outcome(RunResult(Status.CANCELED, utc_now(), None), INTERRUPTED)
+        outcome: Outcome | None = None
         sink = self._recorder.sink(trial)
-        with trial_fields(experiment_id=trial.experiment_id, trial_id=trial.trial_id, attempt=trial.attempt):
+        with _fields(trial, slot):
             try:
                 with held.scope:
                     if held.slot is None:
@@ -174,7 +175,7 @@ class Dispatcher:
                 self._ledger.work.set()
                 held.step = "storing"
                 host = held.slot.host.name if held.slot is not None else None
-                await self._endings.conclude(held, Ended(trial, outcome, host, sink))
+                await self._endings.conclude(held, Ended(trial, outcome or _interrupted(), host, sink))
 
     async def _slot_for(self, trial: Trial) -> Slot:
         """A slot on a host that is new to the trial's configuration, as soon as there is one."""
@@ -187,19 +188,31 @@ class Dispatcher:
         return slot
 
     async def _run(self, held: Held, slot: Slot, sink: TrialSink) -> Outcome:
-        trial, host = held.trial, slot.host.name
-
-        def on_step(step: Step) -> None:
-            held.step, held.since = step, utc_now()
-            if self._bus.is_heard:
-                self._bus.publish(StepStarted(trial, step, host, slot.runner_id))
-
+        trial, on_step = held.trial, partial(self._step, held, slot)
         if self._bus.is_heard:
-            self._bus.publish(TrialStarted(trial, host, slot.runner_id))
-        with trial_fields(
-            experiment_id=trial.experiment_id, trial_id=trial.trial_id, attempt=trial.attempt, host=host
-        ):
+            self._bus.publish(TrialStarted(trial, slot.host.name, slot.runner_id))
+        if self._spread is None:  # the host was known before
             return await self._runner.run(trial, slot, sink, on_step)
+        with _fields(trial, slot):
+            return await self._runner.run(trial, slot, sink, on_step)
+
+    def _step(self, held: Held, slot: Slot, step: Step) -> None:
+        held.step, held.since = step, time.time()
+        if self._bus.is_heard:
+            self._bus.publish(StepStarted(held.trial, step, slot.host.name, slot.runner_id))
+
+
+def _interrupted() -> Outcome:
+    return Outcome(RunResult(Status.CANCELED, utc_now(), None), INTERRUPTED)
+
+
+def _fields(trial: Trial, slot: Slot | None) -> trial_fields:
+    return trial_fields(
+        experiment_id=trial.experiment_id,
+        trial_id=trial.trial_id,
+        attempt=trial.attempt,
+        host=None if slot is None else slot.host.name,
+    )
 
 
 class Spread:

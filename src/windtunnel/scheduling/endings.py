@@ -48,7 +48,7 @@ class Ended(NamedTuple):
 class Endings:
     """Stores outcomes. Every write is shielded and limited in time by the storage.
 
-    :param finished: called with every trial whose outcome here is final and was stored.
+    :param finished: called with every trial whose outcome is final and was stored, and where it ran.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Endings:
         bus: EventBus,
         pruning: Pruning | None,
         retries: Mapping[FailureKind, Retry],
-        finished: Callable[[Ended], None],
+        finished: Callable[[Trial, Outcome, str | None], None],
     ) -> None:
         self._experiment = experiment
         self._held = held
@@ -121,50 +121,45 @@ class Endings:
             )
 
     async def _store_or_retry(self, ended: Ended) -> None:
-        if self._ledger.overtime and ended.outcome.failure == INTERRUPTED:
-            result = ended.outcome.result._replace(status=Status.TIMED_OUT)
+        outcome = ended.outcome
+        if self._ledger.overtime and outcome.failure == INTERRUPTED:
+            result = outcome.result._replace(status=Status.TIMED_OUT)
             ended = ended._replace(outcome=Outcome(result, _OVERTIME, FailureKind.TIMEOUT))
-        await ended.sink.flush()
-        pause = await self._pause_before_retry(ended)
+        pause = None if ended.outcome.kind is None else await self._pause_before_retry(ended)
         if pause is None:
-            await self._final(ended)
+            self._final(ended, await self._store(ended))
         else:
             await self._again(ended, pause)
 
-    async def _final(self, ended: Ended) -> None:
-        outcome = await self._store(ended)
-        ended = ended._replace(outcome=outcome)
-        self._ledger.note(outcome.result.status, outcome.kind)
-        self._ledger.aborted += outcome.kind is FailureKind.ABORTED
-        if self._pruning is not None and outcome.result.status is Status.SUCCEEDED:
-            self._pruning.succeeded(ended.trial.trial_id, outcome.result.metrics or {})
-        self._finished(ended)
-        if self._bus.is_heard:
-            self._bus.publish(TrialFinished(ended.trial, outcome.result, outcome.failure, ended.host))
-
     async def _store(self, ended: Ended) -> Outcome:
         """Store the outcome, or that it cannot be stored."""
-        trial, outcome, host, sink = ended
+        trial, (result, failure, kind), host, sink = ended
         await sink.flush()
         try:
-            await self._finish(trial, outcome, host)
+            await self._experiment.finish(trial, result, failure=failure, host=host, kind=kind)
         except ResultsInvalid as exc:
-            failed = RunResult(Status.FAILED, outcome.result.timestamp, None)
-            outcome = Outcome(failed, str(exc), FailureKind.RESULTS)
-            await self._finish(trial, outcome, host)
-        return outcome
+            failed = RunResult(Status.FAILED, result.timestamp, None)
+            kind = FailureKind.RESULTS
+            await self._experiment.finish(trial, failed, failure=str(exc), host=host, kind=kind)
+            return Outcome(failed, str(exc), kind)
+        return ended.outcome
 
-    async def _finish(self, trial: Trial, outcome: Outcome, host: str | None) -> None:
-        result, failure, kind = outcome
-        await self._experiment.finish(trial, result, failure=failure, host=host, kind=kind)
+    def _final(self, ended: Ended, outcome: Outcome) -> None:
+        """The outcome is stored: let everybody know."""
+        trial, (result, failure, kind) = ended.trial, outcome
+        self._ledger.note(result.status, kind)
+        self._ledger.aborted += kind is FailureKind.ABORTED
+        if self._pruning is not None and result.status is Status.SUCCEEDED:
+            self._pruning.succeeded(trial.trial_id, result.metrics or {})
+        self._finished(trial, outcome, ended.host)
+        if self._bus.is_heard:
+            self._bus.publish(TrialFinished(trial, result, failure, ended.host))
 
     async def _pause_before_retry(self, ended: Ended) -> timedelta | None:
         """How long to wait before the trial is run again; None if its outcome stands."""
         trial, kind = ended.trial, ended.outcome.kind
-        if kind is None or self._ledger.is_closed:
-            return None
-        retry = self._retries.get(kind, _NO_RETRY)
-        if retry.times == 0:
+        retry = _NO_RETRY if kind is None else self._retries.get(kind, _NO_RETRY)
+        if kind is None or retry.times == 0:
             return None
         used = 0
         if trial.attempt > 1:
@@ -172,9 +167,10 @@ class Endings:
         return pause_before(retry, used, random.random())  # noqa: S311 - jitter
 
     async def _again(self, ended: Ended, pause: timedelta) -> None:
-        trial, (result, failure, kind), host, _ = ended
+        trial, (result, failure, kind), host, sink = ended
         assert kind is not None, "only failures are retried"  # noqa: S101
         reason = failure or result.status.name
+        await sink.flush()
         await self._experiment.retry(
             trial, status=result.status, reason=reason, kind=kind, host=host, after=pause
         )
@@ -198,7 +194,7 @@ class Endings:
         record = await self._experiment.record_of(trial.trial_id)
         if record.status is Status.CANCELED and record.attempt == trial.attempt:
             result = RunResult(record.status, record.ended or ended.outcome.result.timestamp, None)
-            self._finished(ended._replace(outcome=Outcome(result, record.failure)))
+            self._finished(trial, Outcome(result, record.failure), ended.host)
             self._bus.publish(TrialFinished(trial, result, record.failure, ended.host))
         else:
             self._bus.publish(TrialLost(trial, "its lease was lost"))

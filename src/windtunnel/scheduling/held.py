@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import anyio
 import anyio.lowlevel
@@ -34,7 +34,7 @@ class Held:
     :ivar added_at: when it became known here; a heartbeat begun before cannot tell that it was lost.
     :ivar lost: it is, or soon will be, somebody else's, or has ended without us.
     :ivar ending: its outcome is being stored.
-    :ivar step: see ``RunningTrial``.
+    :ivar step: see ``RunningTrial``; likewise ``since``, as seconds of the epoch.
     """
 
     trial: Trial
@@ -44,7 +44,7 @@ class Held:
     lost: bool = False
     ending: bool = False
     step: str = "waiting"
-    since: datetime = field(default_factory=utc_now)
+    since: float = field(default_factory=time.time)
     slot: Slot | None = None
 
 

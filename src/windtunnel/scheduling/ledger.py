@@ -38,10 +38,15 @@ class Ledger:
         self.halt = anyio.Event()
         self.closed_because: str | None = None
         self.overtime = False
-        self.finished: Counter[Status] = Counter()
+        self._ends: Counter[int] = Counter()
         self.retried = self.aborted = self.stale_refused = self.lost = 0
         self._failures = failures
         self._setup_failed = 0
+
+    @property
+    def finished(self) -> dict[Status, int]:
+        """Outcomes that were stored: status → number."""
+        return {Status(value): number for value, number in self._ends.items()}
 
     @property
     def is_closed(self) -> bool:
@@ -65,17 +70,17 @@ class Ledger:
 
     def note(self, status: Status, kind: FailureKind | None) -> None:
         """Count an outcome that was stored, and close if that was one failure too many."""
-        self.finished[status] += 1
-        if status in _FAILED:
+        self._ends[status.value] += 1
+        if status is not Status.SUCCEEDED and status in _FAILED:
             self._setup_failed += kind in _NOT_THE_CONFIGURATION
             reason = exceeded(self._failures, self._tally())
             if reason is not None:
                 self.close(reason)
 
     def _tally(self) -> Tally:
-        failed = sum(self.finished[status] for status in _FAILED)
+        failed = sum(self._ends[status.value] for status in _FAILED)
         return Tally(
-            finished=failed + self.finished[Status.SUCCEEDED],
+            finished=failed + self._ends[Status.SUCCEEDED.value],
             failed=failed - self._setup_failed,
             setup_failed=self._setup_failed,
         )

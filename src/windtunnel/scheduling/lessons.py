@@ -101,9 +101,10 @@ class Lessons:
 
     def note(self, trial: Trial, result: RunResult, host: str | None) -> None:
         """One of our trials has its outcome."""
-        self._heard(
-            trial.trial_id, trial.config_id, dict(trial.tunables), result.status, result.metrics, host
-        )
+        if self._listens:
+            self._heard(
+                trial.trial_id, trial.config_id, dict(trial.tunables), result.status, result.metrics, host
+            )
 
     async def hear_of_others(self, held: Container[int], total: int) -> None:
         """Learn what other workers' trials came to.

@@ -123,7 +123,8 @@ class TrialRunner:
                 kind = FailureKind.RUN
                 on_step("run")
                 with sink.run() if isinstance(sink, Watch) else _UNWATCHED:
-                    results.append(await self._sampled(environment, sink))
+                    run = self._sampled if environment.is_polled else self._run
+                    results.append(await run(environment, sink))
             if not results:  # the pruner stopped it
                 return await self._aborted(environment, trial, sink, on_step)
             return self._judged(environment, results[0])
@@ -182,9 +183,7 @@ class TrialRunner:
         return Outcome(judged, failure, _KINDS.get(judged.status))
 
     async def _sampled(self, environment: Environment, sink: TelemetrySink) -> RunResult:
-        """Run with the sampler beside it, if there is anything to sample."""
-        if not environment.is_polled:
-            return await self._run(environment)
+        """Run with the sampler beside it."""
         async with anyio.create_task_group() as group:
 
             async def watch() -> None:
@@ -193,7 +192,7 @@ class TrialRunner:
             group.start_soon(watch, name="sampler")
             result: RunResult | BaseException
             try:
-                result = await self._run(environment)
+                result = await self._run(environment, sink)
             except Exception as exc:  # noqa: BLE001 - told after the group, which would wrap it
                 result = exc
             except anyio.get_cancelled_exc_class() as exc:
@@ -205,7 +204,7 @@ class TrialRunner:
             raise result
         return result
 
-    async def _run(self, environment: Environment) -> RunResult:
+    async def _run(self, environment: Environment, _: TelemetrySink) -> RunResult:
         with _limit("run", self._timeouts.run):
             return RunResult.of(await environment.run())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -233,13 +233,13 @@ class Scheduler:
                     config_id=held.trial.config_id,
                     attempt=held.trial.attempt,
                     step=held.step,
-                    since=held.since,
+                    since=datetime.fromtimestamp(held.since, UTC),
                     host=None if held.slot is None else held.slot.host.name,
                     runner_id=None if held.slot is None else held.slot.runner_id,
                 )
                 for held in self._held
             ),
-            finished=dict(ledger.finished),
+            finished=ledger.finished,
             retried=ledger.retried,
             aborted=ledger.aborted,
             stale_refused=ledger.stale_refused,
@@ -267,12 +267,13 @@ class Scheduler:
             await self._pruning.replay(self._experiment)
 
     async def _run_trials(self) -> None:
-        upkeep = anyio.CancelScope(shield=True)
+        upkeep, ready = anyio.CancelScope(shield=True), anyio.Event()
         async with anyio.create_task_group() as helpers:
-            await helpers.start(self._keep_up, upkeep, name="upkeep")
-            helpers.start_soon(self._suggester.run, name="suggester")
-            helpers.start_soon(self._watch_the_clock, name="clock")
+            helpers.start_soon(self._keep_up, upkeep, ready, name="upkeep")
             try:
+                await ready.wait()  # not helpers.start: cancelled, that would wait for what only we can end
+                helpers.start_soon(self._suggester.run, name="suggester")
+                helpers.start_soon(self._watch_the_clock, name="clock")
                 # All in child tasks: what asyncio itself cancels is the task that waits here, whatever it
                 # has shielded, and a claim must not be cut off from what becomes of it.
                 async with anyio.create_task_group() as trials:
@@ -282,7 +283,7 @@ class Scheduler:
                 upkeep.cancel()
             helpers.cancel_scope.cancel()
 
-    async def _keep_up(self, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    async def _keep_up(self, scope: anyio.CancelScope, ready: anyio.Event) -> None:
         """What running trials need until the last has been torn down, also after they were cancelled."""
         with scope:
             async with (
@@ -293,7 +294,7 @@ class Scheduler:
                 tasks.start_soon(self._held.watch, name="lease watch")
                 if self._pruning is not None:
                     tasks.start_soon(self._pruning.run, name="pruner's clock")
-                task_status.started()
+                ready.set()
 
     async def _watch_the_clock(self) -> None:
         """End the session when its time is over."""
@@ -335,7 +336,7 @@ class Scheduler:
 
     async def _summary(self) -> Summary:
         counts = await self._experiment.counts()
-        cut_off = self._ledger.finished[Status.CANCELED] - self._ledger.aborted
+        cut_off = self._ledger.finished.get(Status.CANCELED, 0) - self._ledger.aborted
         left = not self._suggester.is_done or counts.pending or counts.running or cut_off
         adaptive = self._adaptive
         return Summary(

@@ -11,14 +11,14 @@ import anyio
 
 from windtunnel.errors import StorageError
 from windtunnel.events import EventBus, TrialAdded
-from windtunnel.model import NewTrial
+from windtunnel.model import NewTrial, Trial
 from windtunnel.scheduling import policy
-from windtunnel.scheduling.endings import Ended
 from windtunnel.scheduling.held import HeldTrials
 from windtunnel.scheduling.hosts import SlotPool
 from windtunnel.scheduling.leases import certainly_dead
 from windtunnel.scheduling.ledger import Ledger
 from windtunnel.scheduling.lessons import Lessons
+from windtunnel.scheduling.runner import Outcome
 from windtunnel.storage import INTERRUPTED, Beat, Experiment
 
 __all__ = ["Suggester"]
@@ -92,10 +92,10 @@ class Suggester:
             self.leads = False
             self._ledger.demand.set()
 
-    def heard(self, ended: Ended) -> None:
+    def heard(self, trial: Trial, outcome: Outcome, host: str | None) -> None:
         """A trial has an outcome; an interrupted one is run again, so there is nothing to learn."""
-        if ended.outcome.failure != INTERRUPTED:
-            self._lessons.note(ended.trial, ended.outcome.result, ended.host)
+        if outcome.failure != INTERRUPTED:
+            self._lessons.note(trial, outcome.result, host)
 
     # Following
 

@@ -144,7 +144,7 @@ async def open_database(url: str, *, patience: timedelta) -> AsyncIterator[Datab
         yield database
     finally:
         await database.heart.close()
-        with anyio.move_on_after(_CLOSE_S, shield=True):
+        with anyio.move_on_after(_CLOSE_S, shield=True), mapped_errors(target.place):
             await channel.close()
 
 

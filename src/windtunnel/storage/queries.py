@@ -111,7 +111,8 @@ def _pending_row(experiment_pk: int, trial_id: int, config_id: int, row: NewRow,
         "priority": row.priority,
         "attempt": 0,
         "token": 0,
-        "not_before_us": now if row.not_before_us is None else row.not_before_us,
+        # Not now: the database's clock may be set back.
+        "not_before_us": 0 if row.not_before_us is None else row.not_before_us,
         "created_us": now,
         "parameters": row.parameters,
     }
