@@ -1,207 +1,354 @@
-"""Where trials run: hosts with slots, and one environment a slot, reused from trial to trial."""
+"""The pool of slots: which trial gets which hosts, and when.
+
+Whoever finds no room waits in a queue, and the rule of the queue is:
+
+    A free slot belongs to the one that has waited longest of those it brings nearer to their hosts.
+
+A trial gets all its hosts at once and holds none before: nobody waits for one that waits. What a trial over
+several hosts can use is kept for it as it becomes free. A younger trial goes first only onto hosts that help
+no older one, now or with whatever becomes free later. (The sets of hosts that a trial can use are a
+transversal matroid: a host that adds nothing to some others adds nothing to more of them.) So a trial waits
+at most until all trials have ended that ran or waited when it came; those that overtook it do not count.
+Only a quarantine can make it longer: then it is all that ran or waited when the quarantine began or ended.
+"""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import overload
 
 import anyio
 import anyio.lowlevel
 
-from windtunnel.environments.base import Environment
+from windtunnel.errors import ConfigError
+from windtunnel.model import utc_now
+from windtunnel.scheduling.matching import Matching, Offer
+from windtunnel.scheduling.places import Place, Places
+from windtunnel.scheduling.policy.quarantine import HEALTHY, Quarantine, judge_host
+from windtunnel.scheduling.requests import Request, Role, at_once, shortage
+from windtunnel.scheduling.slots import Host, MakeEnvironment, MakePlaced, Placement, Slot
 
-__all__ = ["Host", "MakeEnvironment", "Slot", "SlotPool"]
+__all__ = ["Host", "MakeEnvironment", "MakePlaced", "Placement", "Request", "Role", "Slot", "SlotPool"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """A machine that trials run on.
-
-    :ivar slots: how many trials it runs at once.
-    """
-
-    name: str = "localhost"
-    slots: int = 1
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
-MakeEnvironment = Callable[[Host, int], Environment]
-"""Makes the environment of a slot: (host, runner_id) → environment."""
-
-
-class Slot:
-    """One place where a trial can run.
-
-    :ivar runner_id: numbered from 1 over all hosts; scripts see it as ``trial_runner_id``.
-    """
-
-    __slots__ = ("_environment", "_make", "host", "runner_id")
-
-    def __init__(self, host: Host, runner_id: int, make: MakeEnvironment) -> None:
-        self.host = host
-        self.runner_id = runner_id
-        self._make = make
-        self._environment: Environment | None = None
-
-    @property
-    def environment(self) -> Environment:
-        """Made when it is first asked for; raises whatever its class raises."""
-        if self._environment is None:
-            self._environment = self._make(self.host, self.runner_id)
-        return self._environment
-
-    def renew(self) -> None:
-        """An environment that could not be torn down is not used again."""
-        if self._environment is not None and not self._environment.is_clean:
-            self._environment = None
+_ANY = Role()
 
 
 class SlotPool:
     """Hands out slots: one of the host that runs least, of its slots the one that was used last.
 
-    Taking a slot and giving it back take the same time however many hosts and slots there are.
+    Taking a slot and giving it back take the same time however many hosts and slots there are, while nobody
+    waits. A trial that says which hosts it wants gets a placement, any other a slot.
+
+    :param make_placed: makes the environment of a trial over several hosts.
+    :param quarantine: when a host that fails is left alone; see ``report``.
+    :param clock: in seconds.
+    :raises ConfigError: if two hosts have the same name.
     """
 
-    def __init__(self, hosts: Sequence[Host], make_environment: MakeEnvironment) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        make_environment: MakeEnvironment,
+        *,
+        make_placed: MakePlaced | None = None,
+        quarantine: Quarantine | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make_placed = make_placed
+        self._quarantine = quarantine or Quarantine()
+        self._clock = clock
         # Numbered round-robin over the hosts: the first few slots are on as many hosts.
         numbered = sorted((i, n) for n, host in enumerate(hosts) for i in range(host.slots))
-        places = [_Place(host.name) for host in hosts]
+        places = [Place(host) for host in hosts]
         self._place_of = [places[n] for _, n in numbered]
         for number, (_, n) in reversed(list(enumerate(numbered, 1))):
             places[n].free.append(Slot(hosts[n], number, make_environment))
-        places = [place for place in places if place.free]
-        self._names = frozenset(place.name for place in places)
-        self.size = self._idle = len(numbered)
-        # Hosts with a free slot, by how many trials they run; the last of a level is taken first.
-        self._levels: list[dict[_Place, None]] = [{} for _ in range(max((h.slots for h in hosts), default=0))]
-        self._open: list[int] = []  # a heap of the levels with hosts, and of some that have become empty
-        self._is_listed = [False] * len(self._levels)
+        self._named = {place.name: place for place in places}
+        if len(self._named) < len(places):
+            twice = next(name for name, uses in Counter(host.name for host in hosts).items() if uses > 1)
+            raise ConfigError(f"two hosts have the name {twice!r}")
+        self.size = len(numbered)
+        self._places = Places([place for place in places if place.slots])
+        self._usable = {place.name for place in places if place.slots}
+        self._resting: dict[Place, float] = {}  # → until when, by the clock
+        self._possible: set[Request] = set()
         self._waiters: dict[_Waiter, None] = {}
-        for place in reversed(places):
-            self._enter(place)
+        self._wanted = 0  # slots, by those that wait
+        self._is_reserved = False  # whether a free slot is kept for one that waits
+        self._is_stale = False  # whether it was kept for one that does not wait any more
 
     @property
     def free(self) -> int:
-        """How many more trials there is room for: slots without a trial, less trials that wait for one."""
-        return max(0, self._idle - len(self._waiters))
+        """How many more trials there is room for: slots without a trial, less what waiting trials lack."""
+        if self._resting:
+            self._readmit()
+        return max(0, self._places.room - self._wanted)
 
-    def take(self, avoid: Collection[str] = ()) -> Slot | None:
+    def room(self, request: Request | None = None) -> int:
+        """How many more trials with this request there is room for; those that wait are counted out."""
+        if request is None:
+            return self.free
+        if self._resting:
+            self._readmit()
+        supply = ((place.labels, place.room) for place in self._named.values())
+        return max(0, at_once(request, supply) - len(self._waiters))
+
+    def most(self, request: Request | None = None) -> int:
+        """How many trials with this request can run at once if no others do."""
+        if request is None:
+            return self.size
+        return at_once(request, ((place.labels, place.slots) for place in self._named.values()))
+
+    @overload
+    def take(self, avoid: Collection[str] = (), request: None = None) -> Slot | None: ...
+    @overload
+    def take(self, avoid: Collection[str], request: Request) -> Placement | None: ...
+    @overload
+    def take(self, avoid: Collection[str], request: Request | None) -> Slot | Placement | None: ...
+    def take(self, avoid: Collection[str] = (), request: Request | None = None) -> Slot | Placement | None:
         """A free slot on a host that is not to be avoided; None if one has to be waited for.
 
-        :param avoid: names of hosts. If all are to be avoided any will do: in a Counter, one with the least
-            count.
+        :param avoid: names of hosts. If the others will never do, these will: in a Counter, those with the
+            least count.
+        :raises ConfigError: if there are not enough hosts for the request at all.
         """
-        place = self._fitting(avoid) if avoid else self._idlest()
-        return None if place is None else self._take_from(place)
+        if self._resting:
+            self._readmit()
+        if request is None and not self._is_reserved:
+            place = self._fitting(avoid) if avoid else self._places.idlest()
+            return None if place is None else self._places.take(place)
+        waiter = self._enqueued(avoid, request)
+        self._serve()
+        self._leave(waiter)
+        self._is_reserved = self._is_reserved and bool(self._waiters)
+        return waiter.got
 
-    async def acquire(self, avoid: Collection[str] = ()) -> Slot:
-        """The same, but waits for it, until it is cancelled.
-
-        A slot goes to the one that has waited longest of those it fits.
-        """
+    @overload
+    async def acquire(self, avoid: Collection[str] = (), request: None = None) -> Slot: ...
+    @overload
+    async def acquire(self, avoid: Collection[str], request: Request) -> Placement: ...
+    @overload
+    async def acquire(self, avoid: Collection[str], request: Request | None) -> Slot | Placement: ...
+    async def acquire(self, avoid: Collection[str] = (), request: Request | None = None) -> Slot | Placement:
+        """The same, but waits for it, until it is cancelled; see the rule above."""
         await anyio.lowlevel.checkpoint_if_cancelled()
-        slot = self.take(avoid)
-        if slot is not None:
-            return slot
-        waiter = _Waiter(frozenset() if self._is_everywhere(avoid) else frozenset(avoid))
-        self._waiters[waiter] = None
+        got = self.take(avoid, request)
+        if got is not None:
+            return got
+        waiter = self._enqueued(avoid, request)
         try:
-            await waiter.served.wait()
-            slot, waiter.slot = waiter.slot, None
-            assert slot is not None, "served with a slot"  # noqa: S101
-            return slot
+            self._serve()
+            await self._wait(waiter)
+            got, waiter.got = waiter.got, None
+            assert got is not None, "served with something"  # noqa: S101
+            return got
         finally:
-            self._waiters.pop(waiter, None)
-            if waiter.slot is not None:  # cancelled after it was served
-                self.give_back(waiter.slot)
+            if waiter.got is not None:  # cancelled after it was served
+                self.give_back(waiter.got)
+            elif self._leave(waiter) and self._is_reserved:
+                self._pass_on()
 
-    def give_back(self, slot: Slot) -> None:
-        """The slot's trial has ended."""
-        slot.renew()
-        place = self._place_of[slot.runner_id - 1]
-        waiter = self._first_fitting(place.name) if self._waiters else None
-        if waiter is not None:
-            del self._waiters[waiter]
-            waiter.slot = slot
-            waiter.served.set()
+    def give_back(self, given: Slot | Placement) -> None:
+        """The trial has ended. What is to be reported of its hosts should have been."""
+        given.renew()
+        if isinstance(given, Slot):
+            given.placement = None
+            self._places.put(self._place_of[given.runner_id - 1], given)
+        else:
+            for slot in reversed(given.all_slots):  # so that they are taken in the same order again
+                self._places.put(self._place_of[slot.runner_id - 1], slot)
+        if self._waiters:
+            self._serve()
+
+    def report(self, host: str, ok: bool, *, lost: bool = False) -> None:
+        """How a host did in a trial; one that keeps failing gets none for a while, and then one at a time.
+
+        What fails during the pause does not count, but a success does: it ends the pause. So does one later.
+
+        :param ok: whether it did its part, however the trial ended.
+        :param lost: it could not be reached, which once is enough.
+        """
+        place = self._named[host]
+        if place.health == HEALTHY if ok else place in self._resting:
             return
-        if place.free:
-            del self._levels[place.busy][place]
-        place.busy -= 1
-        place.free.append(slot)
-        self._enter(place)
-        self._idle += 1
+        place.health, pause = judge_host(self._quarantine, place.health, ok=ok, lost=lost)
+        if ok:
+            self._resting.pop(place, None)
+            self._limit(place, place.slots)
+        elif pause is not None:
+            self._resting[place] = self._clock() + pause.total_seconds()
+            self._limit(place, 0)
 
-    def _take_from(self, place: _Place) -> Slot:
-        del self._levels[place.busy][place]
-        place.busy += 1
-        slot = place.free.pop()
-        if place.free:
-            self._enter(place)
-        self._idle -= 1
-        return slot
+    def quarantined(self) -> dict[str, datetime]:
+        """The hosts that get no trials now → until when."""
+        if self._resting:
+            self._readmit()
+        now, today = self._clock(), utc_now()
+        return {place.name: today + timedelta(seconds=until - now) for place, until in self._resting.items()}
 
-    def _enter(self, place: _Place) -> None:
-        busy = place.busy
-        self._levels[busy][place] = None
-        if not self._is_listed[busy]:
-            self._is_listed[busy] = True
-            heapq.heappush(self._open, busy)
+    # Choosing
 
-    def _idlest(self) -> _Place | None:
-        while self._open:
-            level = self._levels[self._open[0]]
-            if level:
-                return next(reversed(level))
-            self._is_listed[heapq.heappop(self._open)] = False
-        return None
+    def _fitting(self, avoid: Collection[str]) -> Place | None:
+        excluded = () if self._is_everywhere(avoid) else avoid
+        return next(iter(self._candidates(_ANY, excluded, () if excluded else avoid)), None)
 
-    def _fitting(self, avoid: Collection[str]) -> _Place | None:
-        self._forget_empty_levels()
-        places = (place for busy in self._open for place in reversed(self._levels[busy]))
-        if not self._is_everywhere(avoid):
-            return next((place for place in places if place.name not in avoid), None)
-        uses = avoid if isinstance(avoid, Mapping) else {}
-        return min(places, key=lambda place: uses.get(place.name, 0), default=None)
-
-    def _forget_empty_levels(self) -> None:
-        self._open.sort()  # which is a heap as well
-        for busy in self._open:
-            self._is_listed[busy] = bool(self._levels[busy])
-        self._open = [busy for busy in self._open if self._is_listed[busy]]
+    def _candidates(self, role: Role, excluded: Collection[str], unloved: Collection[str]) -> Iterable[Place]:
+        fitting = (place for place in self._places if place.name not in excluded and role.fits(place.labels))
+        if not isinstance(unloved, Mapping):
+            return fitting
+        return sorted(fitting, key=lambda place: unloved.get(place.name, 0))
 
     def _is_everywhere(self, avoid: Collection[str]) -> bool:
-        return len(avoid) >= len(self._names) and all(name in avoid for name in self._names)
+        return len(avoid) >= len(self._usable) and all(name in avoid for name in self._usable)
 
-    def _first_fitting(self, name: str) -> _Waiter | None:
-        return next((waiter for waiter in self._waiters if name not in waiter.avoid), None)
+    def _excluded(self, avoid: Collection[str], request: Request | None) -> frozenset[str]:
+        """What is to be avoided, unless the others would never do."""
+        if not avoid or self._is_everywhere(avoid):
+            return frozenset()
+        if request is not None:
+            others = (self._named[name].labels for name in self._usable if name not in avoid)
+            if shortage(request, ((labels, 1) for labels in others)) is not None:
+                return frozenset()
+        return frozenset(avoid)
 
+    # Waiting
 
-class _Place:
-    """A host as the pool sees it.
+    def _enqueued(self, avoid: Collection[str], request: Request | None) -> _Waiter:
+        if request is not None:
+            self._check(request)
+        unloved = Counter(avoid) if isinstance(avoid, Mapping) else frozenset(avoid)
+        waiter = _Waiter(unloved, request, self._excluded(unloved, request))
+        self._waiters[waiter] = None
+        self._wanted += len(waiter.roles)
+        return waiter
 
-    :ivar free: its slots without a trial; the last is the next.
-    :ivar busy: how many have one.
-    """
+    def _check(self, request: Request) -> None:
+        if request in self._possible:
+            return
+        supply = ((place.labels, place.slots) for place in self._named.values())
+        if (lack := shortage(request, supply)) is not None:
+            roles, found = lack
+            needed = sum(request.roles[name].count for name in roles)
+            raise ConfigError(f"a trial needs {needed} hosts for {', '.join(roles)}, and there are {found}")
+        self._possible.add(request)
 
-    __slots__ = ("busy", "free", "name")
+    def _leave(self, waiter: _Waiter) -> bool:
+        """Take it out of the queue; whether it was in."""
+        if waiter not in self._waiters:
+            return False
+        del self._waiters[waiter]
+        self._wanted -= len(waiter.roles)
+        return True
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.free: list[Slot] = []
-        self.busy = 0
+    async def _wait(self, waiter: _Waiter) -> None:
+        while waiter.got is None:
+            waiter.woken = anyio.Event()
+            soonest = min(self._resting.values(), default=math.inf)
+            with anyio.move_on_after(max(0.0, soonest - self._clock())):
+                await waiter.woken.wait()
+            self._readmit()
+            if self._is_stale:
+                self._serve()
+
+    def _pass_on(self) -> None:
+        """What was kept for one who was cancelled is for others: the next sees to it, unless cancelled too.
+
+        Often all are, and each would go through the queue.
+        """
+        self._is_stale = True
+        for waiter in self._waiters:
+            if waiter.woken is not None:
+                waiter.woken.set()
+            return
+
+    def _serve(self) -> None:
+        """Give those who wait what there is, by the rule above, and keep for them what they can use."""
+        matching: Matching[Place] = Matching(attrgetter("room"))
+        offers: dict[object, Offer[Place]] = {}
+        served: list[_Waiter] = []
+        for waiter in self._waiters:
+            if matching.size >= self._places.room:
+                break
+            if matching.add(waiter, self._offers(waiter, offers)) == len(waiter.roles):
+                served.append(waiter)
+        for waiter in served:
+            places = [place for place in matching.hosts(waiter) if place is not None]
+            self._hand_over(waiter, [self._places.take(place) for place in places])
+            self._leave(waiter)
+        self._is_stale = False
+        self._is_reserved = matching.size > sum(len(waiter.roles) for waiter in served)
+
+    def _offers(self, waiter: _Waiter, known: dict[object, Offer[Place]]) -> list[Offer[Place]]:
+        unloved = () if waiter.excluded else waiter.avoid
+        found = []
+        for _, role in waiter.roles:
+            key = (role.labels, waiter.excluded, waiter if unloved else None)
+            if key not in known:
+                known[key] = Offer(self._candidates(role, waiter.excluded, unloved))
+            found.append(known[key])
+        return found
+
+    def _hand_over(self, waiter: _Waiter, slots: list[Slot]) -> None:
+        waiter.got = slots[0] if waiter.request is None else self._placement(waiter, slots)
+        if waiter.woken is not None:
+            waiter.woken.set()
+
+    def _placement(self, waiter: _Waiter, slots: list[Slot]) -> Placement:
+        by_role: dict[str, list[Slot]] = {}
+        for (name, _), slot in zip(waiter.roles, slots, strict=True):
+            by_role.setdefault(name, []).append(slot)
+        placement = Placement(by_role, self._make_placed)
+        last = slots[0].placement
+        # Its environment is used again only if no other has been at work on any of the hosts since.
+        if last is not None and last.slots == placement.slots and all(s.placement is last for s in slots):
+            return last
+        for slot in slots:
+            slot.placement = placement
+        return placement
+
+    # Quarantine
+
+    def _limit(self, place: Place, limit: int) -> None:
+        self._places.limit(place, limit)
+        if limit:
+            self._usable.add(place.name)
+        else:
+            self._usable.discard(place.name)
+        for waiter in self._waiters:
+            waiter.excluded = self._excluded(waiter.avoid, waiter.request)
+            if waiter.woken is not None:
+                waiter.woken.set()  # it may have to wake up earlier
+        self._serve()
+
+    def _readmit(self) -> None:
+        """Hosts whose pause is over get one trial."""
+        now = self._clock()
+        for place in [place for place, until in self._resting.items() if until <= now]:
+            del self._resting[place]
+            self._limit(place, 1)
 
 
 class _Waiter:
-    """One who waits for a slot.
+    """One who waits for slots.
 
-    :ivar slot: what it was served with, until it takes it.
+    :ivar excluded: the hosts of ``avoid``, if others will do.
+    :ivar roles: one for each slot.
+    :ivar got: what it was served with, until it takes it.
+    :ivar woken: set when it is served, or has to look at the clock again.
     """
 
-    __slots__ = ("avoid", "served", "slot")
+    __slots__ = ("avoid", "excluded", "got", "request", "roles", "woken")
 
-    def __init__(self, avoid: frozenset[str]) -> None:
+    def __init__(self, avoid: Collection[str], request: Request | None, excluded: frozenset[str]) -> None:
         self.avoid = avoid
-        self.served = anyio.Event()
-        self.slot: Slot | None = None
+        self.request = request
+        self.excluded = excluded
+        roles = {"": _ANY} if request is None else request.roles
+        self.roles = [(name, role) for name, role in roles.items() for _ in range(role.count)]
+        self.woken: anyio.Event | None = None
+        self.got: Slot | Placement | None = None
