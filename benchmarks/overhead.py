@@ -1,8 +1,8 @@
 """What do leases, events and sampling add to a trial that costs nothing?
 
-The no-op trials of ``noop_trials`` through a scheduler into an SQLite file, bare and watched, in turn, each in
-a process of its own. Bare: a lease so long that no heartbeat comes, nobody listens, and the environment has
-no status to poll. Watched: a lease so short that heartbeats come three times a second, a subscriber that
+The no-op trials of ``noop_trials`` through a scheduler into an SQLite file, bare and watched, in turn, each
+in a process of its own. Bare: a lease so long that no heartbeat comes, nobody listens, and the environment
+has no status to poll. Watched: a lease so short that heartbeats come three times a second, a subscriber that
 reads every event, and an environment that is polled every second and at the end of each run.
 
 * 5000 trials 8 at once, and 20 000 trials 500 at once: watched takes at most 10 % longer than bare

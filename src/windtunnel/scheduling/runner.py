@@ -20,7 +20,7 @@ from windtunnel.protocols import TelemetrySink
 from windtunnel.scheduling.hosts import Slot
 from windtunnel.scheduling.policy import judge
 from windtunnel.scheduling.pruning import Pruning, Watch
-from windtunnel.telemetry.sampler import poll, sample
+from windtunnel.telemetry.sampler import Sampler, log_timeout, poll
 
 __all__ = ["Outcome", "TrialRunner"]
 
@@ -61,7 +61,7 @@ class TrialRunner:
     ) -> None:
         self._timeouts = timeouts
         self._objectives = objectives
-        self._poll_period = poll_period
+        self._sampler = Sampler(period=poll_period, timeout=timeouts.status)
         self._pruning = pruning
         self._graces: set[anyio.CancelScope] = set()
         self._graceless = False
@@ -97,6 +97,10 @@ class TrialRunner:
             environment.attach(None)
             on_step("teardown")
             await self._tear_down(environment, trial)
+
+    async def sample(self) -> None:
+        """Poll the environments that report their status, until cancelled."""
+        await self._sampler.run()
 
     def cut_grace(self) -> None:
         """Stop waiting for teardowns, those that run now and those to come."""
@@ -184,25 +188,11 @@ class TrialRunner:
 
     async def _sampled(self, environment: Environment, sink: TelemetrySink) -> RunResult:
         """Run with the sampler beside it."""
-        async with anyio.create_task_group() as group:
-
-            async def watch() -> None:
-                await sample(environment, sink, period=self._poll_period, timeout=self._timeouts.status)
-
-            group.start_soon(watch, name="sampler")
-            result: RunResult | BaseException
-            try:
-                result = await self._run(environment, sink)
-            except Exception as exc:  # noqa: BLE001 - told after the group, which would wrap it
-                result = exc
-            except anyio.get_cancelled_exc_class() as exc:
-                if is_cancelled():
-                    raise
-                result = exc
-            group.cancel_scope.cancel()
-        if isinstance(result, BaseException):
-            raise result
-        return result
+        sampled = self._sampler.begin(environment, sink)
+        try:
+            return await self._run(environment, sink)
+        finally:
+            await self._sampler.end(sampled)
 
     async def _run(self, environment: Environment, _: TelemetrySink) -> RunResult:
         with _limit("run", self._timeouts.run):
@@ -212,9 +202,11 @@ class TrialRunner:
         """Fetch the telemetry of the run's end; by now the outcome stands."""
         with self._grace(self._timeouts.status) as scope:
             try:
-                await poll(environment, sink, timeout=self._timeouts.status)
+                await poll(environment, sink)
             finally:
                 self._graces.discard(scope)
+        if scope.cancelled_caught:
+            log_timeout(self._timeouts.status)
 
     async def _tear_down(self, environment: Environment, trial: Trial) -> None:
         await self._undisturbed(environment.teardown, "teardown", trial, self._timeouts.teardown)

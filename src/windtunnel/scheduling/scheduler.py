@@ -291,6 +291,7 @@ class Scheduler:
                 anyio.create_task_group() as tasks,
             ):
                 tasks.start_soon(self._recorder.run, name="recorder")
+                tasks.start_soon(self._runner.sample, name="sampler")
                 tasks.start_soon(self._held.watch, name="lease watch")
                 if self._pruning is not None:
                     tasks.start_soon(self._pruning.run, name="pruner's clock")

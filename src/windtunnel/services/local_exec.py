@@ -11,8 +11,10 @@ A process that moves itself to another session (``setsid``) is on its own.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -74,6 +76,7 @@ class LocalExecService:
         self._grace_s = grace.total_seconds()
         self._capacity = capacity
         self._starting = anyio.Semaphore(_STARTS_AT_ONCE)
+        self._census = _Census()
 
     def session(self, *, shell: str | None = None) -> ScriptSession:
         return ScriptSession(
@@ -81,15 +84,19 @@ class LocalExecService:
             grace_s=self._grace_s,
             capacity=self._capacity,
             starting=self._starting,
+            census=self._census,
         )
 
 
 class ScriptSession:
     """The scripts of one trial; see ``LocalSession``. Holds no task, so any task may close it."""
 
-    def __init__(self, *, shell: str, grace_s: float, capacity: int, starting: anyio.Semaphore) -> None:
+    def __init__(
+        self, *, shell: str, grace_s: float, capacity: int, starting: anyio.Semaphore, census: _Census
+    ) -> None:
         self._shell = shell
         self._starting = starting
+        self._census = census
         self._grace_s = grace_s
         self._capacity = capacity
         self._scripts: list[_Script] = []
@@ -103,7 +110,7 @@ class ScriptSession:
     ) -> None:
         scripts, self._scripts = self._scripts, []
         try:
-            await _end(scripts, self._grace_s)
+            await _end(scripts, self._grace_s, self._census)
         finally:
             for script in scripts:
                 script.close()
@@ -165,7 +172,7 @@ class ScriptSession:
             return script.result()
         self._scripts.remove(script)
         try:
-            await _end([script], self._grace_s)
+            await _end([script], self._grace_s, self._census)
             return script.result()
         finally:
             script.close()
@@ -275,18 +282,18 @@ def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
     return read_fd, write_fd
 
 
-async def _end(scripts: Sequence[_Script], grace_s: float) -> None:
+async def _end(scripts: Sequence[_Script], grace_s: float, census: _Census) -> None:
     """End all processes of these scripts: ask them, wait for the grace, kill what is left."""
     with anyio.CancelScope(shield=True):
         for script in scripts:
             script.stop()
-        left = await _wait_gone(scripts, grace_s)
+        left = await _wait_gone(scripts, grace_s, census)
         for script in left:
             script.kill()
-        await _wait_gone(left, _KILL_LIMIT_S)
+        await _wait_gone(left, _KILL_LIMIT_S, census)
 
 
-async def _wait_gone(scripts: Sequence[_Script], limit_s: float) -> list[_Script]:
+async def _wait_gone(scripts: Sequence[_Script], limit_s: float, census: _Census) -> list[_Script]:
     """Those of the scripts that still have processes when the time is up."""
     pause = _PAUSE_S
     left = [script for script in scripts if not script.is_gone()]
@@ -295,10 +302,29 @@ async def _wait_gone(scripts: Sequence[_Script], limit_s: float) -> list[_Script
             await anyio.sleep(pause)
             left = [script for script in left if not script.is_gone()]
             if left and pause > _PATIENCE_S:
-                alive = await anyio.to_thread.run_sync(_living_groups, abandon_on_cancel=True)
+                alive = await census.living_groups()
                 left = [s for s in left if alive is None or s.is_running or s.group in alive]
             pause = min(2 * pause, _LONGEST_PAUSE_S)
     return left
+
+
+class _Census:
+    """Which process groups live. It takes long to find out, so one look serves all who ask meanwhile."""
+
+    def __init__(self) -> None:
+        self._looking = anyio.Lock()
+        self._looked = -math.inf
+        self._groups: set[int] | None = None
+
+    async def living_groups(self) -> set[int] | None:
+        """As of now or later; None where the system does not tell."""
+        asked = time.monotonic()
+        async with self._looking:
+            if self._looked < asked:  # a look that began earlier may not have seen what was ended since
+                began = time.monotonic()
+                self._groups = await anyio.to_thread.run_sync(_living_groups, abandon_on_cancel=True)
+                self._looked = began
+            return self._groups
 
 
 def _living_groups() -> set[int] | None:

@@ -1,9 +1,12 @@
-"""Polls an environment's status beside its run."""
+"""Polls the status of environments beside their runs."""
 
 from __future__ import annotations
 
 import logging
+import time
+from contextvars import Context, copy_context
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -12,7 +15,7 @@ from windtunnel.concurrency import is_cancelled
 from windtunnel.model import StatusReport
 from windtunnel.protocols import TelemetrySink
 
-__all__ = ["poll", "sample"]
+__all__ = ["Polled", "Sampled", "Sampler", "log_timeout", "poll"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,25 +26,104 @@ class Polled(Protocol):
     async def status(self) -> StatusReport: ...
 
 
-async def sample(environment: Polled, sink: TelemetrySink, *, period: timedelta, timeout: timedelta) -> None:
-    """Pass on the telemetry of ``environment.status()`` every ``period`` until cancelled."""
-    while True:
-        await anyio.sleep(period.total_seconds())
-        await poll(environment, sink, timeout=timeout)
+class Sampled:
+    """One environment that runs.
+
+    :ivar due: when it is to be asked next.
+    :ivar context: of the trial, so that what is logged of it carries its names.
+    :ivar poll: the poll that is under way.
+    """
+
+    __slots__ = ("context", "due", "environment", "gone", "poll", "sink")
+
+    def __init__(self, environment: Polled, sink: TelemetrySink, due: float) -> None:
+        self.environment = environment
+        self.sink = sink
+        self.due = due
+        self.context: Context = copy_context()
+        self.poll: anyio.CancelScope | None = None
+        self.gone: anyio.Event | None = None
 
 
-async def poll(environment: Polled, sink: TelemetrySink, *, timeout: timedelta) -> None:
+class Sampler:
+    """Passes on the telemetry of all environments that run, asking each every ``period``.
+
+    One task looks after all: beginning and ending cost a run next to nothing, since most ends come long
+    before its first poll. ``run`` must be running.
+
+    :param timeout: of one poll.
+    """
+
+    def __init__(self, *, period: timedelta, timeout: timedelta) -> None:
+        self._period_s = period.total_seconds()
+        self._timeout = timeout
+        # In the order in which they are due: all have the same period.
+        self._waiting: dict[Sampled, None] = {}
+
+    def begin(self, environment: Polled, sink: TelemetrySink) -> Sampled:
+        """Poll from now on; until ``end``."""
+        return self._wait(Sampled(environment, sink, 0.0))
+
+    async def end(self, sampled: Sampled) -> None:
+        """Poll no more. When it returns no poll is under way, but one that ignores its cancellation."""
+        self._waiting.pop(sampled, None)
+        if sampled.poll is not None:
+            sampled.gone = anyio.Event()
+            sampled.poll.cancel()
+            with anyio.move_on_after(self._timeout.total_seconds(), shield=True):
+                await sampled.gone.wait()
+
+    async def run(self) -> None:
+        """Poll what is due until cancelled."""
+        async with anyio.create_task_group() as polls:
+            while True:
+                first = next(iter(self._waiting), None)
+                now = time.monotonic()
+                if first is not None and first.due <= now:
+                    del self._waiting[first]
+                    first.poll = anyio.CancelScope()
+                    begin = partial(polls.start_soon, self._poll, first, first.poll, name="poll")
+                    first.context.run(begin)
+                else:  # nothing that begins meanwhile is due sooner
+                    await anyio.sleep(self._period_s if first is None else first.due - now)
+
+    async def _poll(self, sampled: Sampled, scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                await _limited_poll(sampled.environment, sampled.sink, timeout=self._timeout)
+        finally:
+            sampled.poll = None
+            if sampled.gone is not None:
+                sampled.gone.set()
+        if sampled.gone is None:
+            self._wait(sampled)
+
+    def _wait(self, sampled: Sampled) -> Sampled:
+        sampled.due = time.monotonic() + self._period_s
+        self._waiting[sampled] = None
+        return sampled
+
+
+async def _limited_poll(environment: Polled, sink: TelemetrySink, *, timeout: timedelta) -> None:
+    with anyio.move_on_after(timeout.total_seconds()) as scope:
+        await poll(environment, sink)
+    if scope.cancelled_caught:
+        log_timeout(timeout)
+
+
+def log_timeout(timeout: timedelta) -> None:
+    """A poll was given up."""
+    logger.warning("a status poll took longer than %s", timeout, extra={"action": "poll_timeout"})
+
+
+async def poll(environment: Polled, sink: TelemetrySink) -> None:
     """Ask once and pass the telemetry on.
 
-    A poll that fails, takes longer than ``timeout`` or gives something unusable is logged: telemetry never
-    fails a trial.
+    A poll that fails or gives something unusable is logged: telemetry never fails a trial.
     """
     try:
-        with anyio.move_on_after(timeout.total_seconds()) as scope:
-            report = StatusReport.of(await environment.status())
-        if scope.cancelled_caught:
-            logger.warning("a status poll took longer than %s", timeout, extra={"action": "poll_timeout"})
-        else:
+        report = StatusReport.of(await environment.status())
+        if report.telemetry:
             await sink.emit_many(report.telemetry)
     except Exception as exc:  # noqa: BLE001 - whatever a user's environment raises
         _log_failure(exc)
