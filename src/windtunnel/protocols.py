@@ -144,9 +144,7 @@ class RemoteSession(Protocol):
 class RemoteExec(Protocol):
     """Runs scripts on other hosts."""
 
-    def session(
-        self, host: str, *, shell: str | None = None
-    ) -> AbstractAsyncContextManager[RemoteSession]:
+    def session(self, host: str, *, shell: str | None = None) -> AbstractAsyncContextManager[RemoteSession]:
         """Open a session; leaving it ends every process its scripts left.
 
         :param host: its name; entering connects to it, unless somebody did already.

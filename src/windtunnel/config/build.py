@@ -11,21 +11,19 @@ from typing import NamedTuple, TypedDict
 
 import anyio.to_thread
 
+from windtunnel.config.fleet import EnvironmentMaker, Fleet, find_fleet
 from windtunnel.config.load import LoadedConfig
 from windtunnel.config.policies import PrunerConfig
 from windtunnel.config.schema import ExperimentConfig
 from windtunnel.config.stored import dump, dump_refusal, seed_of
-from windtunnel.environments import Environment
 from windtunnel.errors import ConfigError
 from windtunnel.model import FailureKind, Timeouts
 from windtunnel.optimizers import Optimizer, make_optimizer
-from windtunnel.protocols import LocalExec, Services
 from windtunnel.pruners import Pruner, Pruners, make_pruner
-from windtunnel.scheduling import Host, Scheduler
+from windtunnel.scheduling import Scheduler
 from windtunnel.scheduling.facts import gather
-from windtunnel.scheduling.hosts import MakeEnvironment
+from windtunnel.scheduling.hosts import MakeEnvironment, MakePlaced, SlotPool
 from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry
-from windtunnel.services.local_exec import LocalExecService
 from windtunnel.storage import Experiment, Storage, open_storage
 
 __all__ = ["Assembly", "assemble"]
@@ -58,9 +56,11 @@ async def assemble(
     :raises ConfigError: if the description is wrong; with file and line, if it came from a file.
     :raises StorageError: if the database cannot be used.
     """
-    make = make_environment or _environment_maker(loaded)
-    pruner = await _checked(loaded, make, Host(name=host))
+    # In a thread: it reads inventories, and loading an optimizer's engine can take seconds.
+    parts = await anyio.to_thread.run_sync(_parts, loaded, make_environment, host)
     async with AsyncExitStack() as stack:
+        if parts.fleet.ssh is not None:
+            await stack.enter_async_context(parts.fleet.ssh)
         store = storage
         if store is None:
             store = await stack.enter_async_context(open_storage(loaded.config.storage))
@@ -70,26 +70,42 @@ async def assemble(
         scheduler = Scheduler(
             experiment=experiment,
             make_optimizer=_optimizer_maker(loaded.config),
-            make_environment=make,
-            hosts=(Host(name=host, slots=loaded.config.concurrency),),
+            make_environment=parts.make,
+            make_placed=parts.make_placed,
+            hosts=parts.fleet.hosts,
+            hosts_per_trial=parts.fleet.request,
             facts=await anyio.to_thread.run_sync(gather, loaded.origin.source or None),
-            pruner=pruner,
+            pruner=parts.pruner,
             until_idle=until_idle,
             **_policies(loaded.config),
         )
         yield Assembly(scheduler, experiment)
 
 
-async def _checked(loaded: LoadedConfig, make: MakeEnvironment, host: Host) -> Pruner | None:
-    """The pruner. Every part is made once: what cannot work is refused before anything is touched.
+class _Parts(NamedTuple):
+    fleet: Fleet
+    make: MakeEnvironment
+    make_placed: MakePlaced
+    pruner: Pruner | None
+
+
+def _parts(loaded: LoadedConfig, make_environment: MakeEnvironment | None, here: str) -> _Parts:
+    """What a scheduler needs. Each is made once: what cannot work is refused before anything is touched.
 
     :raises ConfigError: for the first part that cannot be made.
     """
     try:
-        make(host, 1)
-        # In a worker thread, where it will work: loading its engine can take seconds.
-        await anyio.to_thread.run_sync(_optimizer_maker(loaded.config), 0)
-        return _pruner(loaded)
+        fleet = find_fleet(loaded, here=here)
+        maker = EnvironmentMaker(loaded, fleet)
+        make = make_environment or maker.for_host
+        if fleet.request is None:
+            make(fleet.hosts[0], 1)
+        else:
+            placement = SlotPool(fleet.hosts, make, make_placed=maker.for_placement).take((), fleet.request)
+            assert placement is not None, "there are enough hosts"  # noqa: S101
+            _ = placement.environment
+        _optimizer_maker(loaded.config)(0)
+        return _Parts(fleet, make, maker.for_placement, _pruner(loaded))
     except ConfigError as exc:
         raise loaded.locate(exc) from None
 
@@ -145,26 +161,6 @@ async def _described(loaded: LoadedConfig, experiment: Experiment, *, is_python:
         dump_refusal(seed) if is_python else await anyio.to_thread.run_sync(dump, loaded)
     )
     return loaded
-
-
-def _environment_maker(loaded: LoadedConfig) -> MakeEnvironment:
-    described = loaded.config.environment
-    services = Services({LocalExec: LocalExecService()})
-
-    def make(host: Host, runner_id: int) -> Environment:
-        try:
-            return Environment.new(
-                env_name=described.name,
-                class_name=described.class_name,
-                config=described.config,
-                global_config={**loaded.globals, "host": host.name, "trial_runner_id": runner_id},
-                tunables=loaded.config.tunables,
-                service=services,
-            )
-        except ConfigError as exc:
-            raise exc.within("environment") from None
-
-    return make
 
 
 def _pruner(loaded: LoadedConfig) -> Pruner | None:

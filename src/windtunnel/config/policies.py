@@ -63,7 +63,7 @@ class RetryConfig(Options):
 
 
 class RetriesConfig(Options):
-    """What is tried again, by the part of the trial that failed; default nothing."""
+    """What is tried again, by the part of the trial that failed; default nothing but lost hosts."""
 
     setup: RetryConfig | None = Field(
         default=None, description="the environment could not be set up, or not in time"
@@ -71,7 +71,7 @@ class RetriesConfig(Options):
     run: RetryConfig | None = Field(default=None, description="the run failed")
     results: RetryConfig | None = Field(default=None, description="what it reported cannot be used")
     timeout: RetryConfig | None = Field(default=None, description="the run or the trial used up its time")
-    host: RetryConfig | None = Field(default=None, description="the host was lost")
+    host: RetryConfig | None = Field(default=None, description="the host was lost; default 10 times")
 
     def as_retries(self) -> dict[FailureKind, Retry]:
         """The same, as the engine takes it."""

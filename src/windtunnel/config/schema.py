@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from windtunnel.config.inventory import HostsConfig
 from windtunnel.config.policies import FailuresConfig, OptionalAdaptive, PrunerList, RetriesConfig
+from windtunnel.config.roles import HostsPerTrial
 from windtunnel.errors import ConfigError
 from windtunnel.model import Direction, Timeouts
 from windtunnel.options import Count, Duration, OptionalDuration, Options, shown
@@ -119,7 +121,17 @@ class ExperimentConfig(Options):
     )
     trials: Count = Field(default=100, description="how many, repeats counted; default 100")
     repeats: Count = Field(default=1, le=10_000, description="runs of each configuration; default 1")
-    concurrency: Count = Field(default=1, le=100_000, description="trials at once; default 1")
+    concurrency: Count = Field(
+        default=1,
+        le=100_000,
+        description="trials at once on this machine; default 1. Hosts have slots instead",
+    )
+    hosts: HostsConfig | None = Field(
+        default=None, description="a list of hosts, or the path of an inventory; default this machine"
+    )
+    hosts_per_trial: HostsPerTrial | None = Field(
+        default=None, description="role → how many hosts with which labels; default any one host"
+    )
     timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
     time_budget: OptionalDuration = Field(
         default=None, description="after it no trial is begun, those that run end; default no limit"
@@ -143,6 +155,14 @@ class ExperimentConfig(Options):
     )
     environment: EnvironmentConfig
     globals: dict[str, Any] = Field(default_factory=dict, description="name → value, for $name; default none")
+
+    @model_validator(mode="after")
+    def _either_hosts_or_concurrency(self) -> ExperimentConfig:
+        if self.hosts is not None and "concurrency" in self.model_fields_set:
+            raise ValueError("hosts have slots, which say how many trials run at once; leave concurrency out")
+        if self.hosts is None and self.hosts_per_trial is not None:
+            raise ValueError("hosts_per_trial chooses among hosts, and there are none; list them under hosts")
+        return self
 
 
 def children_of(config: Mapping[str, Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from windtunnel.environments.parameters import FixedParameters
-from windtunnel.errors import ConfigError, EnvironmentFailed, StepTimedOut, TunableError
+from windtunnel.errors import ConfigError, EnvironmentFailed, HostFailed, StepTimedOut, TunableError
 from windtunnel.model import RunResult, Sample, Status, StatusReport, Value, utc_now
 from windtunnel.options import Options, expand, nearest, parse_options
 from windtunnel.protocols import Services, TelemetrySink
@@ -169,6 +169,7 @@ class Environment(ABC):
         :param global_config: parameters of this trial (``trial_id``, ``host``, …), mixed in as in the
             constructor.
         :returns: True if it is ready; otherwise ``failure`` says why, and ``teardown`` is due.
+        :raises HostFailed: if a host is to blame; likewise ``run``.
         :raises ConfigError: if a parameter that the environment requires or names is not given.
         """
         params = self.parameters_for(tunables, global_config)
@@ -182,6 +183,8 @@ class Environment(ABC):
             self._tunables = self._selected(tunables)
             self._begun = True
             await self._setup()
+        except HostFailed:
+            raise  # it says nothing of the configuration
         except EnvironmentFailed as exc:
             self._failure = str(exc)
             return False
@@ -200,6 +203,8 @@ class Environment(ABC):
         self._running, self._failure = True, None
         try:
             return RunResult.of(await self._run())
+        except HostFailed:
+            raise
         except EnvironmentFailed as exc:
             self._failure = str(exc)
             return RunResult(

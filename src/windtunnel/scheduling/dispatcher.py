@@ -14,10 +14,10 @@ from anyio.abc import TaskGroup
 from windtunnel.errors import StorageError
 from windtunnel.events import EventBus, Step, StepStarted, TrialClaimed, TrialStarted
 from windtunnel.logs import trial_fields
-from windtunnel.model import RunResult, Status, Trial, utc_now
+from windtunnel.model import FailureKind, RunResult, Status, Trial, utc_now
 from windtunnel.scheduling.endings import Ended, Endings
 from windtunnel.scheduling.held import Held, HeldTrials
-from windtunnel.scheduling.hosts import Slot, SlotPool
+from windtunnel.scheduling.hosts import Placement, Request, Slot, SlotPool
 from windtunnel.scheduling.leases import certainly_dead
 from windtunnel.scheduling.ledger import Ledger
 from windtunnel.scheduling.runner import Outcome, TrialRunner
@@ -40,6 +40,7 @@ class Dispatcher:
     """Keeps the slots busy until nothing is left to run.
 
     :param ends: asked when nothing runs or waits any more: whether that is the end.
+    :param request: which hosts a trial takes; None for any one.
     :param spread: finds hosts that a configuration has not run on; None if there is one host only.
     """
 
@@ -57,6 +58,7 @@ class Dispatcher:
         lease: timedelta,
         ends: Callable[[], bool],
         spread: Spread | None,
+        request: Request | None,
     ) -> None:
         self._experiment = experiment
         self._slots = slots
@@ -69,6 +71,7 @@ class Dispatcher:
         self._lease = lease
         self._ends = ends
         self._spread = spread
+        self._request = request
         self._unplaced = 0
         self._recover_every_s = lease.total_seconds() / 3
         self._looked = 0.0
@@ -102,7 +105,7 @@ class Dispatcher:
     @property
     def _room(self) -> int:
         """How many more trials can begin; those that have yet to ask for their slot are counted out."""
-        return self._slots.free - self._unplaced
+        return self._slots.room(self._request) - self._unplaced
 
     async def _claim(self, tasks: TaskGroup) -> bool:
         self._looked = now = time.monotonic()
@@ -122,7 +125,8 @@ class Dispatcher:
             if self._bus.is_heard:
                 self._bus.publish(TrialClaimed(one.trial))
             # Most need no particular host, so they need not wait either.
-            slot = None if self._spread and self._spread.concerns(one.trial) else self._slots.take()
+            waits = self._spread is not None and self._spread.concerns(one.trial)
+            slot = None if waits else self._slots.take((), self._request)
             self._unplaced += slot is None
             tasks.start_soon(self._one, one, slot, name=f"trial {one.trial.trial_id}")
         self._ledger.demand.set()
@@ -153,7 +157,7 @@ class Dispatcher:
 
     # One trial
 
-    async def _one(self, held: Held, slot: Slot | None) -> None:
+    async def _one(self, held: Held, slot: Slot | Placement | None) -> None:
         """A trial's task: its own errors are its outcome, only broken set-ups and databases go further."""
         trial = held.trial
         held.slot = slot
@@ -171,23 +175,38 @@ class Dispatcher:
                 raise
             finally:
                 if held.slot is not None:
+                    self._judge_hosts(held.slot, outcome)
                     self._slots.give_back(held.slot)
                 self._ledger.work.set()
                 held.step = "storing"
                 host = held.slot.host.name if held.slot is not None else None
                 await self._endings.conclude(held, Ended(trial, outcome or _interrupted(), host, sink))
 
-    async def _slot_for(self, trial: Trial) -> Slot:
+    def _judge_hosts(self, slot: Slot | Placement, outcome: Outcome | None) -> None:
+        """What the trial says of its hosts: one that failed gets no trials for a while."""
+        if outcome is None or outcome.kind is FailureKind.TIMEOUT:
+            return
+        hosts = [slot.host] if isinstance(slot, Slot) else [one.host for one in slot.all_slots]
+        for host in hosts:
+            if host.address is None:  # this machine: there would be nobody to run anything
+                continue
+            if outcome.host is not None:
+                if host.name == outcome.host:
+                    self._slots.report(host.name, ok=False, lost=True)
+            elif outcome.kind is not FailureKind.SETUP or len(hosts) == 1:
+                self._slots.report(host.name, ok=outcome.kind is not FailureKind.SETUP)
+
+    async def _slot_for(self, trial: Trial) -> Slot | Placement:
         """A slot on a host that is new to the trial's configuration, as soon as there is one."""
         try:
             used = await self._spread.used(trial) if self._spread is not None else Counter[str]()
         finally:
             self._unplaced -= 1
-        slot = await self._slots.acquire(used)
-        used[slot.host.name] += 1
+        slot = await self._slots.acquire(used, self._request)
+        used.update(one.host.name for one in ([slot] if isinstance(slot, Slot) else slot.all_slots))
         return slot
 
-    async def _run(self, held: Held, slot: Slot, sink: TrialSink) -> Outcome:
+    async def _run(self, held: Held, slot: Slot | Placement, sink: TrialSink) -> Outcome:
         trial, on_step = held.trial, partial(self._step, held, slot)
         if self._bus.is_heard:
             self._bus.publish(TrialStarted(trial, slot.host.name, slot.runner_id))
@@ -196,7 +215,7 @@ class Dispatcher:
         with _fields(trial, slot):
             return await self._runner.run(trial, slot, sink, on_step)
 
-    def _step(self, held: Held, slot: Slot, step: Step) -> None:
+    def _step(self, held: Held, slot: Slot | Placement, step: Step) -> None:
         held.step, held.since = step, time.time()
         if self._bus.is_heard:
             self._bus.publish(StepStarted(held.trial, step, slot.host.name, slot.runner_id))
@@ -206,7 +225,7 @@ def _interrupted() -> Outcome:
     return Outcome(RunResult(Status.CANCELED, utc_now(), None), INTERRUPTED)
 
 
-def _fields(trial: Trial, slot: Slot | None) -> trial_fields:
+def _fields(trial: Trial, slot: Slot | Placement | None) -> trial_fields:
     return trial_fields(
         experiment_id=trial.experiment_id,
         trial_id=trial.trial_id,

@@ -133,7 +133,7 @@ class Endings:
 
     async def _store(self, ended: Ended) -> Outcome:
         """Store the outcome, or that it cannot be stored."""
-        trial, (result, failure, kind), host, sink = ended
+        trial, (result, failure, kind, _), host, sink = ended
         await sink.flush()
         try:
             await self._experiment.finish(trial, result, failure=failure, host=host, kind=kind)
@@ -146,7 +146,7 @@ class Endings:
 
     def _final(self, ended: Ended, outcome: Outcome) -> None:
         """The outcome is stored: let everybody know."""
-        trial, (result, failure, kind) = ended.trial, outcome
+        trial, (result, failure, kind, _) = ended.trial, outcome
         self._ledger.note(result.status, kind)
         self._ledger.aborted += kind is FailureKind.ABORTED
         if self._pruning is not None and result.status is Status.SUCCEEDED:
@@ -167,7 +167,7 @@ class Endings:
         return pause_before(retry, used, random.random())  # noqa: S311 - jitter
 
     async def _again(self, ended: Ended, pause: timedelta) -> None:
-        trial, (result, failure, kind), host, sink = ended
+        trial, (result, failure, kind, _), host, sink = ended
         assert kind is not None, "only failures are retried"  # noqa: S101
         reason = failure or result.status.name
         await sink.flush()

@@ -13,7 +13,7 @@ import anyio.lowlevel
 
 from windtunnel.errors import StaleTrial, StorageError
 from windtunnel.model import Trial, utc_now
-from windtunnel.scheduling.hosts import Slot
+from windtunnel.scheduling.hosts import Placement, Slot
 from windtunnel.storage import Beat, Experiment
 
 __all__ = ["Held", "HeldTrials"]
@@ -45,7 +45,7 @@ class Held:
     ending: bool = False
     step: str = "waiting"
     since: float = field(default_factory=time.time)
-    slot: Slot | None = None
+    slot: Slot | Placement | None = None
 
 
 class HeldTrials:

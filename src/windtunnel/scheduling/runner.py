@@ -13,11 +13,11 @@ import anyio.lowlevel
 
 from windtunnel.concurrency import is_cancelled
 from windtunnel.environments.base import Environment
-from windtunnel.errors import ConfigError, EnvironmentFailed, StepTimedOut, described
+from windtunnel.errors import ConfigError, EnvironmentFailed, HostFailed, StepTimedOut, described
 from windtunnel.events import Step
 from windtunnel.model import Direction, FailureKind, RunResult, Status, Timeouts, Trial, utc_now
 from windtunnel.protocols import TelemetrySink
-from windtunnel.scheduling.hosts import Slot
+from windtunnel.scheduling.hosts import Placement, Slot
 from windtunnel.scheduling.policy import judge
 from windtunnel.scheduling.pruning import Pruning, Watch
 from windtunnel.telemetry.sampler import Sampler, log_timeout, poll
@@ -37,11 +37,13 @@ class Outcome(NamedTuple):
 
     :ivar failure: why it did not succeed; None if it did.
     :ivar kind: which part of it failed; None if none did.
+    :ivar host: which host failed, if one did.
     """
 
     result: RunResult
     failure: str | None = None
     kind: FailureKind | None = None
+    host: str | None = None
 
 
 class TrialRunner:
@@ -67,7 +69,7 @@ class TrialRunner:
         self._graceless = False
 
     async def run(
-        self, trial: Trial, slot: Slot, sink: TelemetrySink, on_step: Callable[[Step], None]
+        self, trial: Trial, slot: Slot | Placement, sink: TelemetrySink, on_step: Callable[[Step], None]
     ) -> Outcome:
         """Set up, run, watch, tear down. Teardown runs to its end or its time limit, also when cancelled.
 
@@ -112,7 +114,7 @@ class TrialRunner:
         self,
         environment: Environment,
         trial: Trial,
-        slot: Slot,
+        slot: Slot | Placement,
         sink: TelemetrySink,
         on_step: Callable[[Step], None],
     ) -> Outcome:
@@ -136,6 +138,9 @@ class TrialRunner:
             printed = environment.printed(exc.step) or environment.printed("run")
             kind = FailureKind.SETUP if kind is FailureKind.SETUP else FailureKind.TIMEOUT
             return _without_success(Status.TIMED_OUT, f"{exc}{printed}", kind)
+        except HostFailed as exc:
+            result = RunResult(Status.FAILED, utc_now(), None)
+            return Outcome(result, str(exc), FailureKind.HOST, exc.host)
         except EnvironmentFailed as exc:
             return _without_success(Status.FAILED, str(exc), kind)
         except ConfigError:
@@ -160,7 +165,7 @@ class TrialRunner:
         result = RunResult(Status.CANCELED, utc_now(), scores)
         return Outcome(result, f"aborted: {verdict.reason}", FailureKind.ABORTED)
 
-    async def _set_up(self, environment: Environment, trial: Trial, slot: Slot) -> None:
+    async def _set_up(self, environment: Environment, trial: Trial, slot: Slot | Placement) -> None:
         parameters = {
             **trial.parameters,
             "experiment_id": trial.experiment_id,

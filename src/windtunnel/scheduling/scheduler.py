@@ -21,11 +21,12 @@ from windtunnel.pruners import Pruner
 from windtunnel.scheduling.dispatcher import Dispatcher, Spread
 from windtunnel.scheduling.endings import Endings
 from windtunnel.scheduling.held import HeldTrials
-from windtunnel.scheduling.hosts import Host, MakeEnvironment, SlotPool
+from windtunnel.scheduling.hosts import Host, MakeEnvironment, MakePlaced, Request, SlotPool
 from windtunnel.scheduling.leases import certainly_dead, new_owner
 from windtunnel.scheduling.ledger import Ledger
 from windtunnel.scheduling.lessons import Lessons
 from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry, outlier_hosts
+from windtunnel.scheduling.policy.quarantine import Quarantine
 from windtunnel.scheduling.proposer import MakeOptimizer, Proposer
 from windtunnel.scheduling.pruning import Pruning
 from windtunnel.scheduling.runner import TrialRunner
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 _SHORTEST = timedelta(milliseconds=1)
 _NO_RETRIES: Mapping[FailureKind, Retry] = MappingProxyType({})
+_LOST = {FailureKind.HOST: Retry(times=10)}
+"""Losing a host never loses a trial, unless it loses host after host."""
 _ANY_NUMBER = FailureBudget()
 _NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 
@@ -55,10 +58,14 @@ class Scheduler:
         optimizer are called in a worker thread, one call at a time.
     :param make_environment: makes the environment of a slot.
     :param hosts: where trials run; their slots are the concurrency.
+    :param hosts_per_trial: which of them one trial takes; default any one.
+    :param make_placed: makes the environment of a trial over several hosts.
+    :param quarantine: how long a host that fails gets no trials; default 10 s, growing to 10 minutes.
     :param trials: how many trials the experiment shall have, over all its sessions and repeats.
     :param repeats: trials a configuration, on different hosts if there are several.
     :param adaptive: further runs of promising configurations; default none.
-    :param retries: failure kind → how often and when a failed trial is run again; default never.
+    :param retries: failure kind → how often and when a failed trial is run again; default never, but ten
+        times when its host failed.
     :param failures: how many failures of this worker's trials end its session; default any number is borne.
     :param time_budget: nothing more is started after it, counted from the call of ``run``; default no limit.
     :param timeouts: of each part of a trial, and of the session.
@@ -77,6 +84,9 @@ class Scheduler:
         make_optimizer: MakeOptimizer,
         make_environment: MakeEnvironment,
         hosts: Sequence[Host] = (Host(),),
+        hosts_per_trial: Request | None = None,
+        make_placed: MakePlaced | None = None,
+        quarantine: Quarantine | None = None,
         trials: int = 100,
         repeats: int = 1,
         adaptive: AdaptiveRepeats | None = None,
@@ -90,7 +100,7 @@ class Scheduler:
         until_idle: bool = True,
         facts: Mapping[str, Any] = _NO_FACTS,
     ) -> None:
-        self._slots = SlotPool(hosts, make_environment)
+        self._slots = SlotPool(hosts, make_environment, make_placed=make_placed, quarantine=quarantine)
         _check("trials", trials, 0)
         _check("repeats", repeats, 1)
         _check("slots", self._slots.size, 1)
@@ -132,6 +142,7 @@ class Scheduler:
             bus=self._bus,
             repeats=repeats,
             lease=lease,
+            request=hosts_per_trial,
         )
         self._endings = Endings(
             experiment=experiment,
@@ -139,7 +150,7 @@ class Scheduler:
             ledger=self._ledger,
             bus=self._bus,
             pruning=self._pruning,
-            retries=retries,
+            retries={**_LOST, **retries},
             finished=self._suggester.heard,
         )
         several = len({host.name for host in hosts}) > 1
@@ -156,6 +167,7 @@ class Scheduler:
             lease=lease,
             ends=lambda: self._until_idle and self._suggester.is_done,
             spread=Spread(experiment, repeated=repeated) if several else None,
+            request=hosts_per_trial,
         )
 
     @property
@@ -249,6 +261,7 @@ class Scheduler:
             samples_written=self._recorder.written,
             samples_refused=self._recorder.refused,
             events_dropped=self._bus.dropped,
+            quarantined=self._slots.quarantined(),
         )
 
     # Running

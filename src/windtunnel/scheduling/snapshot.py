@@ -46,6 +46,7 @@ class Snapshot:
     :ivar lost: trials cancelled here because their lease was lost, or they were canceled from outside.
     :ivar heartbeat_age_s: seconds since the leases were last renewed; None before the first time.
     :ivar samples_buffered: telemetry that waits to be written; likewise written and refused.
+    :ivar quarantined: hosts that get no trials now → until when.
     :ivar events_dropped: events that slow subscribers have missed, over all of them.
     """
 
@@ -69,3 +70,4 @@ class Snapshot:
     samples_written: int = 0
     samples_refused: int = 0
     events_dropped: int = 0
+    quarantined: Mapping[str, datetime] = field(default_factory=dict)

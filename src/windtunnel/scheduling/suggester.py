@@ -14,7 +14,7 @@ from windtunnel.events import EventBus, TrialAdded
 from windtunnel.model import NewTrial, Trial
 from windtunnel.scheduling import policy
 from windtunnel.scheduling.held import HeldTrials
-from windtunnel.scheduling.hosts import SlotPool
+from windtunnel.scheduling.hosts import Request, SlotPool
 from windtunnel.scheduling.leases import certainly_dead
 from windtunnel.scheduling.ledger import Ledger
 from windtunnel.scheduling.lessons import Lessons
@@ -40,6 +40,7 @@ class Suggester:
 
     :param lessons: the optimizer and what it has to learn.
     :param repeats: trials a configuration.
+    :param request: which hosts a trial takes; None for any one.
     :ivar is_done: nothing more will be suggested by this worker.
     :ivar leads: whether this worker holds the optimizer lease.
     """
@@ -55,6 +56,7 @@ class Suggester:
         bus: EventBus,
         repeats: int,
         lease: timedelta,
+        request: Request | None,
     ) -> None:
         self.is_done = False
         self.leads = False
@@ -66,6 +68,7 @@ class Suggester:
         self._bus = bus
         self._repeats = repeats
         self._lease = lease
+        self._request = request
         self._looked = self._led_since = 0.0
         self._wanted = 0
         self._suggested: int | None = None
@@ -101,7 +104,7 @@ class Suggester:
 
     async def _follow(self) -> None:
         """Let the leader know how much we could run, and look whether all has been suggested."""
-        await self._experiment.want(self._held.owner, self._slots.free, lasting=_WANTED)
+        await self._experiment.want(self._held.owner, self._slots.room(self._request), lasting=_WANTED)
         await self._look_around()
         if self._ledger.total >= self._ledger.target:
             self.is_done = True
@@ -144,7 +147,7 @@ class Suggester:
 
     async def _supply(self) -> bool:
         """Store more trials if any are due; whether there were."""
-        free = self._slots.free + self._wanted
+        free = self._slots.room(self._request) + self._wanted
         again = await self._lessons.repeats_due(free - self._ledger.pending)
         if again:
             await self._add([NewTrial(tunables=one, priority=_REPEATS_FIRST) for one in again], suggested=0)
@@ -166,7 +169,7 @@ class Suggester:
             budget=self._ledger.target,
             pending=self._ledger.pending,
             free=free,
-            concurrency=self._slots.size + self._wanted,
+            concurrency=self._slots.most(self._request) + self._wanted,
             repeats=self._repeats,
             learns=self._lessons.learns,
         )
