@@ -23,6 +23,7 @@
         ├── ExperimentMismatch   the stored experiment has other objectives or tunables
         ├── MergeCycle           an experiment would learn from itself
         ├── NotFound             no such experiment, trial or configuration
+        ├── NotLeading           another worker runs the optimizer
         ├── TrialAlreadyFinished a second, different outcome for one trial
         └── StaleTrial           the trial was taken over by another attempt
 
@@ -49,6 +50,7 @@ __all__ = [
     "MissingService",
     "NotADatabase",
     "NotFound",
+    "NotLeading",
     "OptimizerError",
     "ResultsInvalid",
     "SchemaMismatch",
@@ -264,6 +266,10 @@ class NotFound(StorageError):
         listing = f"; there are: {', '.join(map(str, self.known[:10]))}" if self.known else ""
         more = " …" if len(self.known) > 10 else ""
         super().__init__(f"no {what} {wanted!r}{listing}{more}")
+
+
+class NotLeading(StorageError):
+    """Suggestions of a worker that does not hold the optimizer's lease any more are refused."""
 
 
 class TrialAlreadyFinished(StorageError):

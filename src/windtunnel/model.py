@@ -23,6 +23,7 @@ __all__ = [
     "Sample",
     "Status",
     "StatusReport",
+    "StopKind",
     "Summary",
     "Timeouts",
     "Trial",
@@ -35,6 +36,9 @@ Value = int | float | str | None
 """A parameter's value. None stands for a tunable that has none yet."""
 
 Direction = Literal["min", "max"]
+
+StopKind = Literal["failures", "time_budget", "time_limit"]
+"""What may end a session before its experiment is complete."""
 
 
 def utc_now() -> datetime:
@@ -308,7 +312,8 @@ class Summary:
     :ivar interrupted: whether the session was stopped before the experiment was complete.
     :ivar teardowns_cut: whether the session was stopped without waiting for teardowns: they may have left
         something behind.
-    :ivar stopped_because: which budget or time limit ended the session early; None if none did.
+    :ivar stopped_by: which budget or time limit ended the session early; None if none did.
+    :ivar stopped_because: the same in words.
     :ivar outlier_hosts: hosts whose results are not to be trusted; looked for with adaptive repeats only.
     """
 
@@ -323,5 +328,6 @@ class Summary:
     canceled: int
     interrupted: bool = False
     teardowns_cut: bool = False
+    stopped_by: StopKind | None = None
     stopped_because: str | None = None
     outlier_hosts: tuple[OutlierHost, ...] = ()

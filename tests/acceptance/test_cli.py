@@ -120,7 +120,7 @@ def test_json_holds_what_is_documented(home: Path) -> None:
     assert "trials" in done.stderr
     shown = json.loads(fine(home, "show", "mock", "--json"))
     assert list(shown) == ["experiment_id", "objectives", "best", "trials"]
-    assert ran == {**shown, "stopped_because": None, "outlier_hosts": []}
+    assert ran == {**shown, "stopped_by": None, "stopped_because": None, "outlier_hosts": []}
     statuses = [one["status"] for one in ran["trials"]]
     assert [one["trial_id"] for one in ran["trials"]] == list(range(1, 9))
     assert {"SUCCEEDED", "FAILED"} == set(statuses)

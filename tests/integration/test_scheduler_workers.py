@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
-import pytest
 from anyio.abc import TaskGroup
 
 from tests.integration.engines import (
@@ -112,9 +111,7 @@ async def test_when_the_leader_leaves_another_goes_on_where_it_was(url: str) -> 
     assert [x for _, x in found] == list(range(len(found))), "no configuration is missing or doubled"
 
 
-async def test_when_a_leader_is_silent_another_takes_over_after_one_lease(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lead_that_nobody_renews_is_taken_over_after_one_lease(url: str) -> None:
     lab = slow()
     async with opened(url) as experiment:
         assert await experiment.lead("elsewhere:1:1/1/1/x", lease=LEASE, is_dead=lambda _: False)

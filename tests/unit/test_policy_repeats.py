@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windtunnel.aggregates import Aggregate
 from windtunnel.model import Direction
 from windtunnel.quantiles import student_t
 from windtunnel.scheduling.policy import (
     AdaptiveRepeats,
     Repeats,
     Run,
-    Score,
     aggregate,
     further_repeats,
     ranking,
@@ -41,7 +41,7 @@ def _due(
     direction: Direction = "min",
     most: int = 10,
     confidence: float = 0.95,
-    score: Score = "mean",
+    score: Aggregate = "mean",
 ) -> list[int]:
     return further_repeats(
         _runs(scores),
@@ -68,7 +68,7 @@ FIVE = [Run(0, 1, host, score) for host, score in zip("aabbc", [1.0, 5.0, 2.0, 8
         ("worst_host", "max", 3.0),
     ],
 )
-def test_the_score_of_several_runs(how: Score, direction: Direction, expected: float) -> None:
+def test_the_score_of_several_runs(how: Aggregate, direction: Direction, expected: float) -> None:
     assert aggregate([*FIVE, Run(0, 1, "d", None)], how, direction) == expected
 
 
@@ -88,7 +88,7 @@ directions = st.sampled_from(("min", "max"))
     direction=directions,
 )
 def test_a_score_lies_among_the_runs_and_does_not_depend_on_their_order(
-    found: list[tuple[str, float]], how: Score, direction: Direction
+    found: list[tuple[str, float]], how: Aggregate, direction: Direction
 ) -> None:
     runs = [Run(0, 1, host, score) for host, score in found]
     score = aggregate(runs, how, direction)
@@ -221,7 +221,7 @@ def test_caps_hold_and_each_is_named_once(
     under_way: dict[int, int],
     least: int,
     most: int,
-    score: Score,
+    score: Aggregate,
     direction: Direction,
 ) -> None:
     due = _due(scores, under_way=under_way, least=least, most=most, score=score, direction=direction)
@@ -278,7 +278,7 @@ def test_neither_unit_nor_direction_matters(scores: dict[int, list[float | None]
 
 
 @given(scores=st.dictionaries(st.integers(1, 4), st.lists(st.floats(), min_size=1, max_size=4)), how=kinds)
-def test_no_score_is_too_odd(scores: dict[int, list[float]], how: Score) -> None:
+def test_no_score_is_too_odd(scores: dict[int, list[float]], how: Aggregate) -> None:
     assert set(_due(scores, score=how)) <= set(scores)
 
 

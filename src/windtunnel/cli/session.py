@@ -121,6 +121,7 @@ def _metrics(scheduler: Scheduler, port: int | None) -> AbstractAsyncContextMana
 def summary_data(summary: Summary) -> dict[str, Any]:
     """What programs are told of a session beside what is stored."""
     return {
+        "stopped_by": summary.stopped_by,
         "stopped_because": summary.stopped_because,
         "outlier_hosts": [host._asdict() for host in summary.outlier_hosts],
     }

@@ -13,7 +13,6 @@ OK, FAILED, MISUSED, INTERRUPTED, CUT = range(5)
 stopped in order, interrupted and the teardowns cut short."""
 
 _TOLERATED = 0.2
-_TIME_BUDGET = "the time budget "
 
 
 class Verdict(NamedTuple):
@@ -35,9 +34,8 @@ def verdict(summary: Summary, *, target: int) -> Verdict:
     finished = summary.succeeded + summary.failed
     if summary.interrupted and (summary.teardowns_cut or finished < target):
         return _interrupted(f"{finished} of {target} trials have an outcome", cut=summary.teardowns_cut)
-    stopped = summary.stopped_because
-    if stopped is not None and not stopped.startswith(_TIME_BUDGET):
-        return Verdict(FAILED, f"failed: stopped early: {stopped}")
+    if summary.stopped_by in ("failures", "time_limit"):
+        return Verdict(FAILED, f"failed: stopped early: {summary.stopped_because}")
     if summary.succeeded == 0:
         return Verdict(FAILED, "failed: no trial succeeded")
     if summary.failed > _TOLERATED * finished:

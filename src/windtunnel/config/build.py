@@ -119,6 +119,7 @@ class _Policies(TypedDict):
     time_budget: timedelta | None
     timeouts: Timeouts
     lease: timedelta
+    poll_period: timedelta
 
 
 def _policies(config: ExperimentConfig) -> _Policies:
@@ -131,6 +132,7 @@ def _policies(config: ExperimentConfig) -> _Policies:
         time_budget=config.time_budget,
         timeouts=config.timeouts.as_timeouts(),
         lease=config.lease,
+        poll_period=config.poll_period,
     )
 
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from windtunnel.aggregates import Aggregate
 from windtunnel.model import FailureKind
 from windtunnel.options import Count, Duration, Options
-from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry, Score
+from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry
 
 __all__ = [
     "AdaptiveConfig",
@@ -111,7 +112,9 @@ class AdaptiveConfig(Options):
         allow_inf_nan=False,
         description="that one is worse than the best, to stop; default 0.95",
     )
-    score: Score = Field(default=_ADAPTIVE.score, description="what stands for several runs; default mean")
+    score: Aggregate = Field(
+        default=_ADAPTIVE.score, description="what stands for several runs; default mean"
+    )
 
     def as_adaptive(self) -> AdaptiveRepeats:
         """The same, as the engine takes it."""

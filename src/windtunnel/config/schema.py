@@ -146,6 +146,9 @@ class ExperimentConfig(Options):
         default=timedelta(seconds=30),
         description="a trial whose worker was silent so long is run again; default 30s",
     )
+    poll_period: Duration = Field(
+        default=timedelta(seconds=1), description="how often an environment's status is asked for; default 1s"
+    )
     storage: Annotated[str, AfterValidator(_check_url)] = Field(
         default="sqlite:///windtunnel.db", description="URL; a relative path starts at the current directory"
     )

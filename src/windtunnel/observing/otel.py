@@ -112,7 +112,7 @@ class _Spans:
     def __init__(self, tracer: Tracer) -> None:
         self.in_doubt = False
         self._tracer = tracer
-        self._open: dict[int, _Attempt] = {}
+        self._open: dict[_Key, _Attempt] = {}
 
     def apply(self, event: Event) -> None:
         match event:
@@ -122,27 +122,26 @@ class _Spans:
                 self._step(trial, step)
             case TrialFinished(trial=trial, result=result, failure=failure):
                 is_error = result.status in (Status.FAILED, Status.TIMED_OUT)
-                self._end(trial.trial_id, result.status.name.lower(), failure, is_error=is_error)
+                self._end(_key(trial), result.status.name.lower(), failure, is_error=is_error)
             case TrialRetried(trial=trial, reason=reason):
-                self._end(trial.trial_id, "retried", reason, is_error=True)
+                self._end(_key(trial), "retried", reason, is_error=True)
             case TrialLost(trial=trial, reason=reason):
-                self._end(trial.trial_id, "lost", reason, is_error=True)
+                self._end(_key(trial), "lost", reason, is_error=True)
             case EventsDropped():
                 self.in_doubt = True
 
     def settle(self, now: Snapshot) -> None:
         """End the spans of trials that run no more, though nobody said so."""
         self.in_doubt = False
-        for trial_id in self._open.keys() - {one.trial_id for one in now.running}:
-            self._end(trial_id, "unknown", _MISSED, is_error=False)
+        for key in self._open.keys() - {(one.trial_id, one.attempt) for one in now.running}:
+            self._end(key, "unknown", _MISSED, is_error=False)
 
     def end_all(self, why: str) -> None:
-        for trial_id in tuple(self._open):
-            self._end(trial_id, "unknown", why, is_error=False)
+        for key in tuple(self._open):
+            self._end(key, "unknown", why, is_error=False)
 
     def _start(self, trial: Trial, host: str) -> None:
-        self._end(trial.trial_id, "unknown", _MISSED, is_error=False)  # an earlier attempt
-        self._open[trial.trial_id] = _Attempt(
+        self._open[_key(trial)] = _Attempt(
             self._tracer.start_span(
                 "trial",
                 context=_NO_PARENT,
@@ -157,15 +156,15 @@ class _Spans:
         )
 
     def _step(self, trial: Trial, step: str) -> None:
-        attempt = self._open.get(trial.trial_id)
+        attempt = self._open.get(_key(trial))
         if attempt is None:
             return
         if attempt.step is not None:
             attempt.step.end()
         attempt.step = self._tracer.start_span(step, context=set_span_in_context(attempt.trial, _NO_PARENT))
 
-    def _end(self, trial_id: int, status: str, failure: str | None, *, is_error: bool) -> None:
-        attempt = self._open.pop(trial_id, None)
+    def _end(self, key: _Key, status: str, failure: str | None, *, is_error: bool) -> None:
+        attempt = self._open.pop(key, None)
         if attempt is None:
             return
         if attempt.step is not None:
@@ -176,3 +175,11 @@ class _Spans:
         if is_error:
             attempt.trial.set_status(StatusCode.ERROR, failure)
         attempt.trial.end()
+
+
+_Key = tuple[int, int]
+
+
+def _key(trial: Trial) -> _Key:
+    """An attempt: one that was lost may still wind up when the next begins."""
+    return trial.trial_id, trial.attempt

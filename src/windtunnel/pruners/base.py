@@ -1,6 +1,7 @@
 """Watch and abort: what every pruner offers.
 
-A pruner lives as long as a session of an experiment and sees all of its trials. One trial's life::
+A pruner lives as long as a worker's session and sees the trials that this worker runs. Before the first of
+them it is shown the newest that succeeded in earlier sessions. One trial's life::
 
     observe(7, "latency", 12.5, 0.1)    once for each sample, as it arrives
     tick(7, 1.0)                        about once a second, if the pruner has ``ticks``
@@ -9,10 +10,9 @@ A pruner lives as long as a session of an experiment and sees all of its trials.
 
 Nothing announces a trial: its first sample or tick does. An answer of None lets it run. After a verdict there
 may be further samples of the trial before its end; what is said of them no longer matters. ``ended`` is
-called for every trial of the experiment that this session hears of, also for one that gave no sample and for
-one that ran elsewhere or earlier; the trial id is then known to nobody, and only the scores can be learnt
-from. A trial that runs again, because it is retried or its lease was lost, begins anew after
-``ended(trial_id, None)``.
+called also for one that gave no sample: then only the scores can be learnt from. Of trials that other workers
+run at the same time nobody tells it. A trial that runs again, because it is retried or its lease was lost,
+begins anew after ``ended(trial_id, None)``.
 
 All calls come from one task, in the event loop, for every sample of every trial: they must not wait and
 should take microseconds. Memory is bounded by the trials that run plus a digest of those that ended, which

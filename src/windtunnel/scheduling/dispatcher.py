@@ -168,7 +168,7 @@ class Dispatcher:
                 with held.scope:
                     if held.slot is None:
                         held.slot = await self._slot_for(trial)
-                    if not self._ledger.halt.is_set():  # what is not wanted any more does not begin
+                    if not self._ledger.is_closed:  # what is not wanted any more does not begin
                         outcome = await self._run(held, held.slot, sink)
             except Exception:
                 self._ledger.cancel()  # what broke this trial breaks all: claim no more while the group ends
@@ -178,9 +178,9 @@ class Dispatcher:
                     self._judge_hosts(held.slot, outcome)
                     self._slots.give_back(held.slot)
                 self._ledger.work.set()
-                held.step = "storing"
+                began, held.step = held.step != "waiting", "storing"
                 host = held.slot.host.name if held.slot is not None else None
-                await self._endings.conclude(held, Ended(trial, outcome or _interrupted(), host, sink))
+                await self._endings.conclude(held, Ended(trial, outcome or _interrupted(), host, sink, began))
 
     def _judge_hosts(self, slot: Slot | Placement, outcome: Outcome | None) -> None:
         """What the trial says of its hosts: one that failed gets no trials for a while."""

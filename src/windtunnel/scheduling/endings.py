@@ -29,20 +29,24 @@ logger = logging.getLogger(__name__)
 _REFUSALS = (StaleTrial, TrialAlreadyFinished, NotFound)
 """A trial that is not ours any more: its outcome is not wanted, nobody else is concerned."""
 
+_NOT_BEGUN = "given back: nothing more is begun in that session"
 _OVERTIME = "the experiment's time limit (timeouts.experiment) ended it"
 _NO_RETRY = Retry()
+_SETTLE_S = 120.0
 
 
 class Ended(NamedTuple):
     """A trial that has run, until its outcome is stored.
 
     :ivar host: None if it never had a slot.
+    :ivar began: whether its environment saw anything of it.
     """
 
     trial: Trial
     outcome: Outcome
     host: str | None
     sink: TrialSink
+    began: bool = True
 
 
 class Endings:
@@ -69,7 +73,7 @@ class Endings:
         self._pruning = pruning
         self._retries = retries
         self._finished = finished
-        self._unstored: list[Ended] = []
+        self._unstored: list[tuple[Held, Ended]] = []
         self._in_doubt = False
 
     def doubt(self) -> None:
@@ -82,6 +86,7 @@ class Endings:
         :raises StorageError: if the database fails; ``settle`` tries again.
         """
         held.ending = True
+        is_stored = True
         try:
             if held.lost:
                 self._in_doubt = True
@@ -93,12 +98,14 @@ class Endings:
             logger.warning("%s", exc, extra={"trial_id": ended.trial.trial_id, "action": "stale_refused"})
             self._bus.publish(TrialLost(ended.trial, str(exc)))
         except StorageError:
-            self._unstored.append(ended)
+            is_stored = False
+            self._unstored.append((held, ended))  # and it stays ours until then
             raise
         finally:
             if self._pruning is not None:
-                self._pruning.forget(ended.trial.trial_id)
-            self._held.remove(held)
+                self._pruning.forget(ended.trial)
+            if is_stored:
+                self._held.remove(held)
             self._ledger.wake()
 
     async def settle(self) -> None:
@@ -109,31 +116,43 @@ class Endings:
         if not (self._unstored or self._in_doubt):
             return
         try:
-            with anyio.CancelScope(shield=True):  # limited in time by the storage
+            with anyio.fail_after(_SETTLE_S, shield=True):
                 while self._unstored:
+                    held, ended = self._unstored[-1]
                     with contextlib.suppress(*_REFUSALS):
-                        await self._store(self._unstored[-1])
+                        await self._store_or_retry(ended)
                     self._unstored.pop()
-                await self._held.give_back_forgotten()
-        except StorageError as exc:
+                    self._held.remove(held)
+                await self._held.give_back()
+        except (StorageError, TimeoutError) as exc:
             logger.warning(
                 "trials may stay RUNNING until their leases end: %s", exc, extra={"action": "unsettled"}
             )
 
     async def _store_or_retry(self, ended: Ended) -> None:
-        outcome = ended.outcome
-        if self._ledger.overtime and outcome.failure == INTERRUPTED:
-            result = outcome.result._replace(status=Status.TIMED_OUT)
-            ended = ended._replace(outcome=Outcome(result, _OVERTIME, FailureKind.TIMEOUT))
-        pause = None if ended.outcome.kind is None else await self._pause_before_retry(ended)
+        if ended.outcome.failure == INTERRUPTED:
+            if await self._given_back(ended):
+                return
+            if self._ledger.overtime and ended.began:
+                result = ended.outcome.result._replace(status=Status.TIMED_OUT)
+                ended = ended._replace(outcome=Outcome(result, _OVERTIME, FailureKind.TIMEOUT))
+        pause = await self._pause_before_retry(ended)
         if pause is None:
             self._final(ended, await self._store(ended))
         else:
             await self._again(ended, pause)
 
+    async def _given_back(self, ended: Ended) -> bool:
+        """Whether it went back to the queue, since it had not begun when beginning came to an end."""
+        if ended.began or self._ledger.halt.is_set() or not self._ledger.is_closed:
+            return False
+        await self._experiment.release(ended.trial, reason=_NOT_BEGUN)
+        self._bus.publish(TrialRetried(ended.trial, _NOT_BEGUN))
+        return True
+
     async def _store(self, ended: Ended) -> Outcome:
         """Store the outcome, or that it cannot be stored."""
-        trial, (result, failure, kind, _), host, sink = ended
+        trial, (result, failure, kind, _), host, sink, _ = ended
         await sink.flush()
         try:
             await self._experiment.finish(trial, result, failure=failure, host=host, kind=kind)
@@ -158,6 +177,8 @@ class Endings:
     async def _pause_before_retry(self, ended: Ended) -> timedelta | None:
         """How long to wait before the trial is run again; None if its outcome stands."""
         trial, kind = ended.trial, ended.outcome.kind
+        if ended.outcome.failure == _OVERTIME:
+            return None
         retry = _NO_RETRY if kind is None else self._retries.get(kind, _NO_RETRY)
         if kind is None or retry.times == 0:
             return None
@@ -167,7 +188,7 @@ class Endings:
         return pause_before(retry, used, random.random())  # noqa: S311 - jitter
 
     async def _again(self, ended: Ended, pause: timedelta) -> None:
-        trial, (result, failure, kind, _), host, sink = ended
+        trial, (result, failure, kind, _), host, sink, _ = ended
         assert kind is not None, "only failures are retried"  # noqa: S101
         reason = failure or result.status.name
         await sink.flush()

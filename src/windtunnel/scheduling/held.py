@@ -11,8 +11,9 @@ from datetime import timedelta
 import anyio
 import anyio.lowlevel
 
+from windtunnel.concurrency import Signal
 from windtunnel.errors import StaleTrial, StorageError
-from windtunnel.model import Trial, utc_now
+from windtunnel.model import Trial
 from windtunnel.scheduling.hosts import Placement, Slot
 from windtunnel.storage import Beat, Experiment
 
@@ -49,7 +50,9 @@ class Held:
 
 
 class HeldTrials:
-    """The trials that run here, by id. ``beat`` must be called with every heartbeat, ``watch`` be running.
+    """The trials that run here, by id. ``beat`` must be called with every heartbeat.
+
+    ``watch`` and ``tidy`` must be running.
 
     :param lease: how long a trial stays ours without a heartbeat.
     :param retried: called with each trial that went back to the queue without an outcome, and why.
@@ -66,7 +69,7 @@ class HeldTrials:
         self._lease = lease
         self._retried = retried
         self._held: dict[int, Held] = {}
-        self._forgotten: dict[int, int] = {}
+        self._untidy = Signal()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -106,11 +109,11 @@ class HeldTrials:
                 held.leased_at = beat.at
             elif held.added_at <= beat.at:
                 self._lose(held)
-        if not self.claiming:
-            self._forgotten = {i: token for i, token in beat.held.items() if i not in self._held}
+        if not self.claiming and not beat.held.keys() <= self._held.keys():
+            self._untidy.set()
 
     async def watch(self) -> None:
-        """Cancel trials not extended for two thirds of their lease, and give back what was forgotten."""
+        """Cancel trials not extended for two thirds of their lease: soon they are somebody else's."""
         lease_s = self._lease.total_seconds()
         while True:
             await anyio.sleep(lease_s / 12)
@@ -118,29 +121,26 @@ class HeldTrials:
             for held in self:
                 if now - held.leased_at >= lease_s * 2 / 3:
                     self._lose(held)
-            try:
-                await self._give_back()
-            except StorageError as exc:
-                logger.warning("a trial could not be given back: %s", exc, extra={"action": "unsettled"})
 
-    async def give_back_forgotten(self) -> None:
-        """Queue again what the database says is ours, when nothing runs here any more.
-
-        :raises StorageError: if the database fails.
-        """
-        self._forgotten = dict(await self._experiment.extend(self.owner, lease=self._lease))
-        await self._give_back()
-
-    async def _give_back(self) -> None:
+    async def tidy(self) -> None:
         """Queue trials again that are ours and do not run here: lost ones, and claims nobody heard of.
 
         Left alone, their leases would be extended with the others for ever.
         """
-        forgotten, self._forgotten = self._forgotten, {}
-        if not forgotten:
-            return
-        async for trial in self._experiment.pending_trials(utc_now(), running=True):
-            if trial.token == forgotten.get(trial.trial_id) and trial.owner == self.owner:
+        while True:
+            await self._untidy.wait()
+            try:
+                await self.give_back()
+            except StorageError as exc:
+                logger.warning("a trial could not be given back: %s", exc, extra={"action": "unsettled"})
+
+    async def give_back(self) -> None:
+        """Queue again what the database says is ours and does not run here.
+
+        :raises StorageError: if the database fails.
+        """
+        for trial in await self._experiment.held_by(self.owner):
+            if trial.trial_id not in self._held and not self.claiming:
                 await self._release(trial)
 
     async def _release(self, trial: Trial) -> None:

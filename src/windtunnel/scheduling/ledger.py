@@ -7,7 +7,7 @@ from collections import Counter
 import anyio
 
 from windtunnel.concurrency import Signal
-from windtunnel.model import FailureKind, Status
+from windtunnel.model import FailureKind, Status, StopKind
 from windtunnel.scheduling.policy import FailureBudget, Tally, exceeded
 
 __all__ = ["Ledger"]
@@ -25,7 +25,8 @@ class Ledger:
     :ivar work: set when a slot or a trial may be free.
     :ivar demand: set when more suggestions may be wanted, or something has ended.
     :ivar halt: set when what runs is to be cancelled; nothing more is begun either.
-    :ivar closed_because: why nothing more is begun though trials are left; None if that is not so.
+    :ivar closed_by: what ended the session though trials are left; None if nothing did.
+    :ivar closed_because: the same in words.
     :ivar overtime: whether the experiment has used up its time: what runs then has timed out.
     """
 
@@ -36,6 +37,7 @@ class Ledger:
         self.work = Signal()
         self.demand = Signal()
         self.halt = anyio.Event()
+        self.closed_by: StopKind | None = None
         self.closed_because: str | None = None
         self.overtime = False
         self._ends: Counter[int] = Counter()
@@ -53,9 +55,10 @@ class Ledger:
         """Whether nothing more is begun."""
         return self.closed_because is not None or self.halt.is_set()
 
-    def close(self, reason: str) -> None:
+    def close(self, by: StopKind, reason: str) -> None:
         """Begin nothing more; what runs goes on. The first reason stays."""
-        self.closed_because = self.closed_because or reason
+        if self.closed_by is None:
+            self.closed_by, self.closed_because = by, reason
         self.wake()
 
     def cancel(self) -> None:
@@ -75,7 +78,7 @@ class Ledger:
             self._setup_failed += kind in _NOT_THE_CONFIGURATION
             reason = exceeded(self._failures, self._tally())
             if reason is not None:
-                self.close(reason)
+                self.close("failures", reason)
 
     def _tally(self) -> Tally:
         failed = sum(self._ends[status.value] for status in _FAILED)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from windtunnel.model import RunResult, Status, Trial
+from windtunnel.model import History, RunResult, Status, Trial
 from windtunnel.scheduling.policy import AdaptiveRepeats, Repeats, Run
 from windtunnel.scheduling.proposer import Proposer
 from windtunnel.storage import Experiment
@@ -16,6 +16,15 @@ from windtunnel.tunables import TunableGroups
 __all__ = ["Lessons"]
 
 _EVER = datetime.max.replace(tzinfo=UTC)
+
+
+class _Lesson(NamedTuple):
+    trial_id: int
+    config_id: int
+    config: Mapping[str, Any]
+    status: Status
+    metrics: Mapping[str, Any] | None
+    host: str | None
 
 
 class Lessons:
@@ -44,6 +53,7 @@ class Lessons:
         self._counted: dict[int, int] = {}
         self._unfinished: set[int] = set()
         self._highest = 0
+        self._early: list[_Lesson] | None = None
 
     @property
     def learns(self) -> bool:
@@ -70,13 +80,38 @@ class Lessons:
         :raises StorageError: if the database fails.
         """
         await self._proposer.begin(asked)
-        self._highest, self._unfinished = total, set()
-        if self._listens:
-            history = await self._experiment.load()  # also of experiments that were merged in
-            self._unfinished = set(range(1, total + 1)).difference(history.trial_ids)
-            await self._proposer.tell(history)
+        self._highest, self._unfinished, self._early = total, set(), []
+        try:
+            if self._listens:
+                await self._catch_up(total)
+        finally:
+            early, self._early = self._early or [], None
+        for heard in early:
+            self._heard(heard)
+
+    async def _catch_up(self, total: int) -> None:
+        """Tell the optimizer what is stored; what ends meanwhile is kept back, or it would count twice."""
+        history = await self._experiment.load()  # also of experiments that were merged in
+        known = set(history.trial_ids)
+        self._unfinished = set(range(1, total + 1)) - known
+        runs = [Run(*run) for run in await self._experiment.runs()] if self._adaptive is not None else []
         if self._adaptive is not None:
-            await self._begin_repeats(self._adaptive)
+            await self._begin_repeats(self._adaptive, runs)
+            history = self._with_sums(history, {run.trial_id: run.config_id for run in runs})
+        await self._proposer.tell(history)
+        counted = {run.trial_id for run in runs}
+        self._early = [one for one in self._early or [] if one.trial_id not in known | counted]
+
+    def _with_sums(self, history: History, config_of: Mapping[int, int]) -> History:
+        """The scores of configurations in place of those of trials."""
+        assert self._repeats is not None, "called with adaptive repeats only"  # noqa: S101
+        scores = [
+            {**one, self._objective: self._repeats.score(config_of[trial_id])}
+            if one is not None and trial_id in config_of
+            else one
+            for trial_id, one in zip(history.trial_ids, history.scores, strict=True)
+        ]
+        return history._replace(scores=scores)
 
     async def ask(self, count: int) -> list[TunableGroups]:
         """New suggestions; none from an optimizer that fails."""
@@ -85,6 +120,14 @@ class Lessons:
     async def learn(self) -> None:
         """Tell the optimizer what has finished since it was last told."""
         await self._proposer.learn()
+
+    def forget(self) -> None:
+        """Somebody else leads now."""
+        self._proposer.forget()
+        self._repeats = None
+        self._unfinished.clear()
+        self._under_way.clear()
+        self._counted.clear()
 
     async def repeats_due(self, at_most: int) -> list[TunableGroups]:
         """Configurations to be run once more."""
@@ -95,16 +138,16 @@ class Lessons:
     def added(self, trials: Sequence[Trial]) -> None:
         """Trials were stored by us."""
         if self._listens and trials:
-            self._unfinished.update(trial.trial_id for trial in trials)
-            self._highest = max(self._highest, trials[-1].trial_id)
+            newest = trials[-1].trial_id  # others may have added some before these
+            self._unfinished.update(range(self._highest + 1, newest + 1))
+            self._highest = max(self._highest, newest)
             self._count(trials)
 
     def note(self, trial: Trial, result: RunResult, host: str | None) -> None:
         """One of our trials has its outcome."""
         if self._listens:
-            self._heard(
-                trial.trial_id, trial.config_id, dict(trial.tunables), result.status, result.metrics, host
-            )
+            config = dict(trial.tunables)
+            self._heard(_Lesson(trial.trial_id, trial.config_id, config, result.status, result.metrics, host))
 
     async def hear_of_others(self, held: Container[int], total: int) -> None:
         """Learn what other workers' trials came to.
@@ -121,17 +164,13 @@ class Lessons:
         if not elsewhere:
             return
         for one in await self._experiment.outcomes(elsewhere):
-            self._heard(one.trial_id, one.config_id, one.config, one.status, one.metrics, one.host)
+            self._heard(_Lesson(one.trial_id, one.config_id, one.config, one.status, one.metrics, one.host))
 
-    def _heard(
-        self,
-        trial_id: int,
-        config_id: int,
-        config: Mapping[str, Any],
-        status: Status,
-        metrics: Mapping[str, Any] | None,
-        host: str | None,
-    ) -> None:
+    def _heard(self, lesson: _Lesson) -> None:
+        if self._early is not None:
+            self._early.append(lesson)
+            return
+        trial_id, config_id, config, status, metrics, host = lesson
         self._unfinished.discard(trial_id)
         if self._repeats is not None:
             if self._counted.pop(trial_id, None) is not None:
@@ -146,15 +185,17 @@ class Lessons:
     def _listens(self) -> bool:
         return self._proposer.learns or self._adaptive is not None
 
-    async def _begin_repeats(self, adaptive: AdaptiveRepeats) -> None:
+    async def _begin_repeats(self, adaptive: AdaptiveRepeats, runs: Sequence[Run]) -> None:
         """Learn of every run there was, and of those that wait or run."""
         self._repeats = Repeats(adaptive, self._direction, least=self._least)
         self._under_way.clear()
         self._counted.clear()
-        for run in await self._experiment.runs():
-            self._repeats.add(Run(*run))
+        for run in runs:
+            self._repeats.add(run)
+        ended = {one.trial_id for one in self._early or []} | {run.trial_id for run in runs}
         async for trial in self._experiment.pending_trials(_EVER, running=True):
-            self._count([trial])
+            if trial.trial_id not in ended:
+                self._count([trial])
 
     def _count(self, trials: Sequence[Trial]) -> None:
         """These are under way. What others have added is not known to be, before it has ended."""

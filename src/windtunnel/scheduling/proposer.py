@@ -86,10 +86,19 @@ class Proposer:
         except Exception as exc:  # noqa: BLE001 - whatever an engine raises
             self._fail(exc)
 
+    def forget(self) -> None:
+        """There is no optimizer any more, until ``begin``."""
+        self._optimizer, self.learns = None, False
+        self._untold.clear()
+
     async def _call(self, function: Callable[[P], R], argument: P) -> R:
-        return await anyio.to_thread.run_sync(
-            function, argument, abandon_on_cancel=True, limiter=self._thread
-        )
+        try:
+            return await anyio.to_thread.run_sync(
+                function, argument, abandon_on_cancel=True, limiter=self._thread
+            )
+        except anyio.get_cancelled_exc_class():
+            self.forget()  # its thread may still be at work in there
+            raise
 
     def _fail(self, exc: Exception) -> None:
         self.problem = exc

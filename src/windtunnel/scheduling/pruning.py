@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
-from windtunnel.model import Sample
+from windtunnel.model import Sample, Trial
 from windtunnel.protocols import TelemetrySink
 from windtunnel.pruners import Abort, Pruner
 from windtunnel.storage import Experiment
@@ -22,6 +23,7 @@ __all__ = ["Pruning", "Watch"]
 logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+_AT_ONCE = 1000
 _REPLAYED = 200
 """Trials of earlier sessions whose telemetry the pruner is shown at most, the newest."""
 
@@ -61,11 +63,17 @@ class Watch:
     def run(self) -> Iterator[None]:
         """The run of the trial. It is cancelled when the pruner gives it up; then ``verdict`` is set."""
         self._began = time.monotonic()
-        with anyio.CancelScope() as self._scope:
-            yield
-        if not self._scope.cancelled_caught:
-            self.verdict = None  # it had ended before the word reached it
-        self._scope = None
+        try:
+            with anyio.CancelScope() as self._scope:
+                yield
+            if not self._scope.cancelled_caught:
+                self.verdict = None  # it had ended before the word reached it
+        except Exception:
+            if self.verdict is None:
+                raise
+            # How it answered its cancellation: the verdict stands.
+        finally:
+            self._scope = None
 
     def _see(self, metric: str, value: float | str) -> None:
         if self._scope is not None and isinstance(value, int | float):
@@ -94,13 +102,16 @@ class Pruning:
         self._ticks = pruner.ticks
         self._metrics = pruner.metrics
         self._watched: dict[int, Watch] = {}
-        self._begun: set[int] = set()
+        self._begun: dict[int, int] = {}
 
     @contextmanager
-    def watching(self, trial_id: int, sink: TelemetrySink) -> Iterator[Watch]:
-        """Watch a trial while the block runs."""
+    def watching(self, trial: Trial, sink: TelemetrySink) -> Iterator[Watch]:
+        """Watch an attempt of a trial while the block runs."""
+        trial_id = trial.trial_id
+        if trial_id in self._begun:  # an attempt that we lost has not ended yet
+            self._ended(trial_id, None)
         watch = self._watched[trial_id] = Watch(self, trial_id, sink)
-        self._begun.add(trial_id)
+        self._begun[trial_id] = trial.attempt
         try:
             yield watch
         finally:
@@ -138,13 +149,13 @@ class Pruning:
         """The trial has succeeded with these metrics."""
         self._ended(trial_id, _numbers(metrics))
 
-    def forget(self, trial_id: int) -> None:
-        """The trial has ended, or is run again from the start; of one that succeeded it is known already."""
-        if trial_id in self._begun:
-            self._ended(trial_id, None)
+    def forget(self, trial: Trial) -> None:
+        """The attempt has ended; the trial may run again, and then is judged anew."""
+        if self._begun.get(trial.trial_id) == trial.attempt:
+            self._ended(trial.trial_id, None)
 
     def _ended(self, trial_id: int, scores: Mapping[str, float] | None) -> None:
-        self._begun.discard(trial_id)
+        self._begun.pop(trial_id, None)
         if self._pruner is not None:
             try:
                 self._pruner.ended(trial_id, scores)
@@ -160,11 +171,18 @@ class Pruning:
         """
         objective = next(iter(experiment.opt_targets))
         for run in (await experiment.runs())[-_REPLAYED:]:
-            samples = await experiment.load_telemetry(run.trial_id)
-            for timestamp, metric, value in samples:
-                if isinstance(value, int | float):
-                    elapsed = (timestamp - samples[0].timestamp).total_seconds()
-                    self.observe(run.trial_id, metric, value, elapsed)
+            began: datetime | None = None
+            attempt = 0
+            async for batch in experiment.stream_telemetry([run.trial_id], batch_size=_AT_ONCE):
+                for _, number, (timestamp, metric, value) in batch:
+                    if number != attempt:
+                        if attempt:  # that one did not succeed
+                            self._ended(run.trial_id, None)
+                        began, attempt = timestamp, number
+                    if began is not None and isinstance(value, int | float):
+                        elapsed_s = (timestamp - began).total_seconds()
+                        self.observe(run.trial_id, metric, value, elapsed_s)
+                await anyio.lowlevel.checkpoint()
             self._ended(run.trial_id, {objective: run.score})
 
     def _give_up(self, exc: Exception) -> None:

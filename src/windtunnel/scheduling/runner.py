@@ -88,7 +88,7 @@ class TrialRunner:
             if self._pruning is None:
                 outcome = await self._attempt(environment, trial, slot, sink, on_step)
             else:
-                with self._pruning.watching(trial.trial_id, sink) as watch:
+                with self._pruning.watching(trial, sink) as watch:
                     outcome = await self._attempt(environment, trial, slot, watch, on_step)
             # One that swallowed its cancellation, or answered it with an error, has no outcome.
             await anyio.lowlevel.checkpoint_if_cancelled()

@@ -14,7 +14,7 @@ import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from windtunnel.concurrency import first_error
-from windtunnel.errors import ConfigError, OptimizerError
+from windtunnel.errors import ConfigError, OptimizerError, WindtunnelError
 from windtunnel.events import EventBus, Subscription, TelemetryRecorded, TrialRetried
 from windtunnel.model import FailureKind, OutlierHost, Sample, Status, Summary, Timeouts, Trial
 from windtunnel.pruners import Pruner
@@ -117,6 +117,7 @@ class Scheduler:
         self._state: State = "new"
         self._stopping = self._cut = False
         self._pulse: Pulse | None = None
+        self._learning = anyio.CancelScope()
         self._ledger = Ledger(trials, failures)
         self._recorder = Recorder(experiment.record_many, recorded=self._telemetry_recorded)
         self._held = HeldTrials(experiment, lease, retried=self._given_back)
@@ -143,6 +144,7 @@ class Scheduler:
             repeats=repeats,
             lease=lease,
             request=hosts_per_trial,
+            until_idle=until_idle,
         )
         self._endings = Endings(
             experiment=experiment,
@@ -185,7 +187,11 @@ class Scheduler:
         :raises ConfigError: if the environment's or the optimizer's description is wrong.
         :raises StorageError: if the database fails; what was finished before is safe.
         :raises OptimizerError: if the optimizer fails.
+        :raises WindtunnelError: if it was called before.
         """
+        if self._state != "new":
+            raise WindtunnelError("a scheduler runs once; make another one to run the experiment again")
+        self._state = "running"
         try:
             await self._pick_up()
             task_status.started()
@@ -199,8 +205,9 @@ class Scheduler:
         finally:
             self._state = "ended"
             self._bus.close()
-        if not self._stopping:
-            await self._lessons.learn()
+        if not self._ledger.overtime:
+            with self._learning:
+                await self._lessons.learn()
         problem = self._lessons.problem
         if problem is not None:
             said = (
@@ -215,6 +222,7 @@ class Scheduler:
             self._cut = True
             self._runner.cut_grace()
         self._stopping = True
+        self._learning.cancel()
         self._ledger.cancel()
 
     def events(self, *, capacity: int = 10_000) -> Subscription:
@@ -268,7 +276,6 @@ class Scheduler:
 
     async def _pick_up(self) -> None:
         """Learn what earlier sessions did and queue again what they left."""
-        self._state = "running"
         self._held.owner = await anyio.to_thread.run_sync(new_owner)
         await self._experiment.begin_session(self.owner, self._facts)
         requeued = await self._experiment.recover(certainly_dead)
@@ -306,6 +313,7 @@ class Scheduler:
                 tasks.start_soon(self._recorder.run, name="recorder")
                 tasks.start_soon(self._runner.sample, name="sampler")
                 tasks.start_soon(self._held.watch, name="lease watch")
+                tasks.start_soon(self._held.tidy, name="lease tidier")
                 if self._pruning is not None:
                     tasks.start_soon(self._pruning.run, name="pruner's clock")
                 ready.set()
@@ -320,12 +328,14 @@ class Scheduler:
 
     async def _close_after(self, budget: timedelta) -> None:
         await anyio.sleep(budget.total_seconds())
-        self._ledger.close(f"the time budget of {budget.total_seconds():g} s is used up")
+        self._ledger.close("time_budget", f"the time budget of {budget.total_seconds():g} s is used up")
 
     async def _cancel_after(self, limit: timedelta) -> None:
         await anyio.sleep(limit.total_seconds())
         self._ledger.overtime = True
-        self._ledger.close(f"the experiment's time limit of {limit.total_seconds():g} s is over")
+        self._ledger.close(
+            "time_limit", f"the experiment's time limit of {limit.total_seconds():g} s is over"
+        )
         self._ledger.cancel()
 
     # Hearing and telling
@@ -365,6 +375,7 @@ class Scheduler:
             canceled=counts.canceled,
             interrupted=self._stopping and bool(left),
             teardowns_cut=self._cut,
+            stopped_by=self._ledger.closed_by,
             stopped_because=self._ledger.closed_because,
             outlier_hosts=await self._outliers() if adaptive else (),
         )

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import anyio
 
-from windtunnel.errors import StorageError
+from windtunnel.errors import NotLeading, StorageError
 from windtunnel.events import EventBus, TrialAdded
 from windtunnel.model import NewTrial, Trial
 from windtunnel.scheduling import policy
@@ -31,6 +31,9 @@ _POLL_S = 0.5
 _WANTED = timedelta(seconds=5)
 """How long a leader believes in another worker's free slots."""
 
+_RESIGN_S = 10.0
+"""Longer is not waited for: the optimizer's lease ends by itself."""
+
 _REPEATS_FIRST = 1
 """The priority of adaptive repeats: what is promising is made sure of before anything new is tried."""
 
@@ -40,6 +43,7 @@ class Suggester:
 
     :param lessons: the optimizer and what it has to learn.
     :param repeats: trials a configuration.
+    :param until_idle: end when nothing more is to be suggested, instead of waiting for what others add.
     :param request: which hosts a trial takes; None for any one.
     :ivar is_done: nothing more will be suggested by this worker.
     :ivar leads: whether this worker holds the optimizer lease.
@@ -57,6 +61,7 @@ class Suggester:
         repeats: int,
         lease: timedelta,
         request: Request | None,
+        until_idle: bool,
     ) -> None:
         self.is_done = False
         self.leads = False
@@ -69,6 +74,8 @@ class Suggester:
         self._repeats = repeats
         self._lease = lease
         self._request = request
+        self._until_idle = until_idle
+        self._said, self._say_again_at = -1, 0.0
         self._looked = self._led_since = 0.0
         self._wanted = 0
         self._suggested: int | None = None
@@ -80,9 +87,13 @@ class Suggester:
         :raises StorageError: if the database fails.
         :raises ConfigError: if the optimizer's description is wrong.
         """
-        while not (self.is_done or self._ledger.is_closed):
-            owner = self._held.owner
-            if await self._experiment.lead(owner, lease=self._lease, is_dead=certainly_dead):
+        owner = self._held.owner
+        while not self._ledger.is_closed:
+            if self.is_done and self._until_idle:
+                break
+            if not self.is_done and await self._experiment.lead(
+                owner, lease=self._lease, is_dead=certainly_dead
+            ):
                 await self._lead()
             else:
                 await self._follow()
@@ -104,13 +115,22 @@ class Suggester:
 
     async def _follow(self) -> None:
         """Let the leader know how much we could run, and look whether all has been suggested."""
-        await self._experiment.want(self._held.owner, self._slots.room(self._request), lasting=_WANTED)
+        await self._lessons.learn()
+        await self._want(self._slots.room(self._request))
         await self._look_around()
-        if self._ledger.total >= self._ledger.target:
+        if self._ledger.total >= self._ledger.target and not self.is_done:
             self.is_done = True
+            self._ledger.work.set()
             return
         with anyio.move_on_after(_POLL_S):
             await self._ledger.halt.wait()
+
+    async def _want(self, number: int) -> None:
+        """Say so if it is news, or about to be forgotten."""
+        now = time.monotonic()
+        if number != self._said or now >= self._say_again_at:
+            await self._experiment.want(self._held.owner, number, lasting=_WANTED)
+            self._said, self._say_again_at = number, now + _WANTED.total_seconds() / 2
 
     # Leading
 
@@ -122,15 +142,18 @@ class Suggester:
             while self.leads and not self._is_over and not self._ledger.is_closed:
                 if not await self._supply():
                     await self._wait()
-            self.is_done = self.leads
+            self.is_done = self.leads and not self._ledger.is_closed
+            self._ledger.work.set()
         finally:
+            if not self.leads:
+                self._lessons.forget()
             await self._resign()
 
     async def _resign(self) -> None:
         if not self.leads:
             return
         self.leads = False
-        with contextlib.suppress(StorageError), anyio.CancelScope(shield=True):  # limited by the storage
+        with contextlib.suppress(StorageError), anyio.move_on_after(_RESIGN_S, shield=True):
             await self._experiment.resign(self._held.owner)
 
     @property
@@ -176,7 +199,14 @@ class Suggester:
 
     async def _add(self, new: list[NewTrial], *, suggested: int) -> None:
         ledger = self._ledger
-        added = await self._experiment.add_trials(new, at_most=ledger.target, suggested=suggested)
+        try:
+            added = await self._experiment.add_trials(
+                new, at_most=ledger.target, suggested=suggested, leader=self._held.owner
+            )
+        except NotLeading as exc:
+            logger.warning("%s", exc, extra={"action": "lead_lost"})
+            self.leads = False
+            return
         if len(added) < len(new):  # the budget is used up, maybe by another process
             ledger.total = ledger.target
         else:

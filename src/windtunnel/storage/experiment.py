@@ -11,6 +11,7 @@ from typing import Any
 import anyio.lowlevel
 import anyio.to_thread
 
+from windtunnel.aggregates import Aggregate
 from windtunnel.concurrency import converted
 from windtunnel.errors import NotFound, TunableError
 from windtunnel.model import Direction, NewTrial, Sample, Status, Trial, TrialRecord, utc_now
@@ -107,6 +108,11 @@ class Experiment(Analysis, Holding, Sharing):
                     yield self._trial(row)
                 page = reads.Page(status, rows[-1].priority, rows[-1].trial_id)
 
+    async def held_by(self, owner: str) -> list[Trial]:
+        """The running trials that a worker holds."""
+        rows = await self._database.read(reads.held_by, self._key, owner)
+        return [self._trial(row) for row in rows]
+
     async def trials(self, *, config_id: int | None = None) -> AsyncIterator[TrialRecord]:
         """Every trial with its outcome, in order of ids, read page by page.
 
@@ -136,7 +142,7 @@ class Experiment(Analysis, Holding, Sharing):
             raise NotFound("trial", trial_id)
         return found
 
-    async def best(self, aggregate: ranking.Aggregate = "mean") -> TrialRecord | None:
+    async def best(self, aggregate: Aggregate = "mean") -> TrialRecord | None:
         """The best trial of the best configuration, if any trial has succeeded.
 
         :param aggregate: of the first objective over a configuration's trials: what makes it the best.
@@ -153,18 +159,25 @@ class Experiment(Analysis, Holding, Sharing):
     # Writing
 
     async def add_trials(
-        self, new: Sequence[NewTrial], *, at_most: int | None = None, suggested: int = 0
+        self,
+        new: Sequence[NewTrial],
+        *,
+        at_most: int | None = None,
+        suggested: int = 0,
+        leader: str | None = None,
     ) -> list[Trial]:
         """Store trials to be run, in one transaction. Equal configurations share a config_id.
 
         :param at_most: the experiment shall never hold more trials than this, whoever adds them; what would
             be too many, from the end, is not stored and not returned.
         :param suggested: how many configurations they took from the optimizer: where the next one goes on.
+        :param leader: store them only if this worker holds the optimizer's lease.
+        :raises NotLeading: if it does not.
         """
         if not new:
             return []
         rows = await converted(_new_row, new, at_once=_NEW_AT_ONCE)
-        wanted = requests.Addition(self._key, rows, at_most, suggested)
+        wanted = requests.Addition(self._key, rows, at_most, suggested, leader)
         added = await self._writer.submit(queries.add_trials, wanted)
         trials = [
             Trial(

@@ -39,7 +39,7 @@ def take(connection: Connection, experiment_pk: int, owner: str, lease_us: int, 
         insert_new(optimizer_lease, connection.dialect), {"experiment": experiment_pk, **taken}
     )
     found = select(optimizer_lease.c.owner).where(_of(experiment_pk))  # ours, or of one who was faster
-    return bool(connection.execute(found).scalar_one() == owner)
+    return bool(connection.execute(found).scalar_one_or_none() == owner)
 
 
 def renew(connection: Connection, experiment_pk: int, owner: str, lease_us: int) -> bool:

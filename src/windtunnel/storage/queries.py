@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, insert, literal, select, update
 from sqlalchemy.sql import ColumnElement
 
-from windtunnel.errors import NotFound, StaleTrial, StorageError, TrialAlreadyFinished
+from windtunnel.errors import NotFound, NotLeading, StaleTrial, StorageError, TrialAlreadyFinished
 from windtunnel.model import Status
 from windtunnel.storage.dialects import clock_us, has_update_returning, insert_new
 from windtunnel.storage.requests import (
@@ -29,6 +29,7 @@ from windtunnel.storage.schema import (
     IS_RUNNING,
     config,
     experiment,
+    optimizer_lease,
     status_is,
     trial,
     trial_attempt,
@@ -81,16 +82,22 @@ def config_ids(connection: Connection, new: Iterable[tuple[str, str]]) -> dict[s
     return found
 
 
-def add_trials(connection: Connection, additions: Sequence[Addition]) -> list[list[tuple[int, int]]]:
+def add_trials(
+    connection: Connection, additions: Sequence[Addition]
+) -> list[list[tuple[int, int]] | StorageError]:
     """Store the trials as PENDING; (trial_id, config_id) of each that was stored, in order."""
     ids = config_ids(
         connection, ((row.digest, row.params) for addition in additions for row in addition.rows)
     )
     now = now_us(connection)
     rows: list[dict[str, Any]] = []
-    added: list[list[tuple[int, int]]] = []
+    added: list[list[tuple[int, int]] | StorageError] = []
     for addition in additions:
-        first, count = _take_trial_ids(connection, addition)
+        taken = _take_trial_ids(connection, addition)
+        if taken is None:
+            added.append(NotLeading("another worker runs the optimizer now; these suggestions are refused"))
+            continue
+        first, count = taken
         numbered = [(first + i, ids[row.digest]) for i, row in enumerate(addition.rows[:count])]
         added.append(numbered)
         rows += [
@@ -118,18 +125,30 @@ def _pending_row(experiment_pk: int, trial_id: int, config_id: int, row: NewRow,
     }
 
 
-def _take_trial_ids(connection: Connection, addition: Addition) -> tuple[int, int]:
-    """Reserve numbers: the first, and how many fit. Updating before reading keeps writers apart."""
+def _take_trial_ids(connection: Connection, addition: Addition) -> tuple[int, int] | None:
+    """Reserve numbers: the first, and how many fit. Updating before reading keeps writers apart.
+
+    None if it comes from a worker that does not lead any more.
+    """
     this = experiment.c.id == addition.experiment
     count = len(addition.rows)
-    connection.execute(
+    allowed = this
+    if addition.leader is not None:
+        of_experiment = optimizer_lease.c.experiment == addition.experiment
+        leads = select(optimizer_lease.c.owner).where(
+            of_experiment, optimizer_lease.c.owner == addition.leader
+        )
+        allowed = and_(this, leads.exists())
+    hit = connection.execute(
         update(experiment)
-        .where(this)
+        .where(allowed)
         .values(
             next_trial_id=experiment.c.next_trial_id + count,
             suggested=experiment.c.suggested + addition.suggested,  # null stays null
         )
-    )
+    ).rowcount
+    if addition.leader is not None and not hit:
+        return None
     after: int = connection.execute(select(experiment.c.next_trial_id).where(this)).scalar_one()
     first = after - count
     if addition.at_most is not None and after - 1 > addition.at_most:

@@ -237,8 +237,8 @@ def pending(connection: Connection, experiment_pk: int, due_us: int, page: Page)
     return [PendingRow(*row) for row in rows]
 
 
-def _pending_query(experiment_pk: int, due_us: int, page: Page) -> Select[Any]:
-    query = (
+def _waiting_or_running(experiment_pk: int, status: Status) -> Select[Any]:
+    return (
         select(
             trial.c.trial_id,
             trial.c.config_id,
@@ -253,15 +253,26 @@ def _pending_query(experiment_pk: int, due_us: int, page: Page) -> Select[Any]:
         .join(config, config.c.id == trial.c.config_id)
         .where(
             trial.c.experiment == experiment_pk,
-            IS_RUNNING if page.status is Status.RUNNING else IS_PENDING,
-            trial.c.not_before_us <= due_us,
+            IS_RUNNING if status is Status.RUNNING else IS_PENDING,
         )
         .order_by(trial.c.priority.desc(), trial.c.trial_id)
     )
+
+
+def _pending_query(experiment_pk: int, due_us: int, page: Page) -> Select[Any]:
+    query = _waiting_or_running(experiment_pk, page.status).where(trial.c.not_before_us <= due_us)
     if page.priority is None:
         return query
     same = and_(trial.c.priority == page.priority, trial.c.trial_id > page.trial_id)
     return query.where(trial.c.priority <= page.priority, or_(trial.c.priority < page.priority, same))
+
+
+def held_by(connection: Connection, experiment_pk: int, owner: str) -> list[PendingRow]:
+    """The running trials of a worker."""
+    rows = connection.execute(
+        _waiting_or_running(experiment_pk, Status.RUNNING).where(trial.c.owner == owner)
+    )
+    return [PendingRow(*row) for row in rows]
 
 
 def owners(connection: Connection, experiment_pk: int) -> Sequence[str]:

@@ -42,6 +42,7 @@ class Addition(NamedTuple):
     rows: Sequence[NewRow]
     at_most: int | None = None
     suggested: int = 0
+    leader: str | None = None
 
 
 class Claim(NamedTuple):

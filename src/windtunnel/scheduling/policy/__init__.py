@@ -5,7 +5,7 @@ from windtunnel.scheduling.policy.judging import judge
 from windtunnel.scheduling.policy.outliers import outlier_hosts
 from windtunnel.scheduling.policy.repeats import AdaptiveRepeats, Repeats, further_repeats
 from windtunnel.scheduling.policy.retries import Retry, pause_before
-from windtunnel.scheduling.policy.runs import Run, Score, aggregate
+from windtunnel.scheduling.policy.runs import Run, aggregate
 from windtunnel.scheduling.policy.suggesting import configurations_tried, suggestions_due
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Repeats",
     "Retry",
     "Run",
-    "Score",
     "Tally",
     "aggregate",
     "configurations_tried",

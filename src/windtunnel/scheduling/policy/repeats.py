@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from windtunnel.aggregates import Aggregate
 from windtunnel.model import Direction
 from windtunnel.quantiles import student_t
 from windtunnel.scheduling.policy.ranking import Ranking
-from windtunnel.scheduling.policy.runs import Run, Score, aggregate
+from windtunnel.scheduling.policy.runs import Run, aggregate
 
 __all__ = ["AdaptiveRepeats", "Repeats", "further_repeats"]
 
@@ -41,7 +42,7 @@ class AdaptiveRepeats:
 
     most: int = 10
     confidence: float = 0.95
-    score: Score = "mean"
+    score: Aggregate = "mean"
 
 
 def further_repeats(

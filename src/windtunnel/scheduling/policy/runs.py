@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
+from windtunnel import aggregates
+from windtunnel.aggregates import Aggregate
 from windtunnel.model import Direction
 
-__all__ = ["Run", "Score", "aggregate", "mean"]
-
-Score = Literal["mean", "median", "min", "max", "worst_host"]
-"""What stands for several runs of one configuration."""
+__all__ = ["Run", "aggregate"]
 
 
 class Run(NamedTuple):
@@ -28,39 +25,10 @@ class Run(NamedTuple):
     score: float | None
 
 
-def aggregate(runs: Iterable[Run], how: Score, direction: Direction) -> float:
+def aggregate(runs: Iterable[Run], how: Aggregate, direction: Direction) -> float:
     """The score of a configuration, from its runs that have one.
-
-    ``min`` and ``max`` are meant literally, whatever the direction; ``worst_host`` is the mean on the host
-    where it is worst.
 
     :raises ValueError: if no run has a score.
     """
     scored = [(run.host, run.score) for run in runs if run.score is not None]
-    if not scored:
-        raise ValueError("expected at least one run with a score, found none")
-    scores = [score for _, score in scored]
-    match how:
-        case "mean":
-            return mean(scores)
-        case "median":
-            return statistics.median(scores)
-        case "min":
-            return min(scores)
-        case "max":
-            return max(scores)
-        case "worst_host":
-            return _worst_host(scored, direction)
-
-
-def _worst_host(scored: Iterable[tuple[str | None, float]], direction: Direction) -> float:
-    by_host: defaultdict[str | None, list[float]] = defaultdict(list)
-    for host, score in scored:
-        by_host[host].append(score)
-    means = map(mean, by_host.values())
-    return max(means) if direction == "min" else min(means)
-
-
-def mean(scores: Sequence[float]) -> float:
-    """The mean, never outside of what it is the mean of."""
-    return min(max(sum(scores) / len(scores), min(scores)), max(scores))
+    return aggregates.aggregate(scored, how, direction)
