@@ -13,6 +13,7 @@ import anyio.to_thread
 from windtunnel.config.build import assemble
 from windtunnel.config.load import LoadedConfig, from_mapping, load
 from windtunnel.environments import Environment, FunctionEnv
+from windtunnel.errors import ConfigError
 from windtunnel.model import Direction, Summary, Timeouts, utc_now
 from windtunnel.scheduling import Host, Scheduler
 from windtunnel.scheduling.hosts import MakeEnvironment
@@ -163,12 +164,15 @@ async def open_scheduler(what: Any, tunables: Any = None, **options: Any) -> Asy
 def _description(function: Benchmark, tunables: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``tune`` in the config format."""
     name = _name_of(function)
-    limits: Timeouts = options.get("timeouts") or Timeouts()
+    limits = options.get("timeouts") or Timeouts()
+    if not isinstance(limits, Timeouts):
+        raise ConfigError(f"expected Timeouts, found {limits!r}", path=("timeouts",))
     optimizer = options.get("optimizer", "random")
+    experiment_id = options.get("experiment_id")
     rest = {"experiment_id", "const_args", "seed"}
     return {
         **{key: value for key, value in options.items() if key not in rest},
-        "experiment": options.get("experiment_id") or f"{name}-{utc_now():%Y%m%d-%H%M%S-%f}",
+        "experiment": f"{name}-{utc_now():%Y%m%d-%H%M%S-%f}" if experiment_id is None else experiment_id,
         "objectives": dict(options["objectives"]),
         "optimizer": {"name": optimizer} if isinstance(optimizer, str) else dict(optimizer),
         "timeouts": {part: getattr(limits, part) for part in limits.__dataclass_fields__},

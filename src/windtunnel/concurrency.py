@@ -11,7 +11,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-__all__ = ["Signal", "converted", "first_error", "is_cancelled"]
+__all__ = ["Signal", "converted", "first_error", "is_cancelled", "uncancelled"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,19 @@ def is_cancelled() -> bool:
         return True
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def uncancelled() -> bool:
+    """Take back what asyncio itself was asked for, to cancel the current task; whether it was.
+
+    The scopes around it are no part of that: who is cancelled by one of them stays cancelled.
+    """
+    task = asyncio.current_task()
+    if task is None or not task.cancelling() or anyio.current_effective_deadline() == -math.inf:
+        return False
+    while task.uncancel():
+        pass
+    return True
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -309,6 +309,7 @@ class Summary:
     :ivar objectives: metric → direction, the most important first.
     :ivar best: the best trial of the configuration with the best mean of the first objective.
     :ivar failed: trials that failed or timed out.
+    :ivar aborted: of the canceled ones, those that a pruner stopped; nothing more is to be done for them.
     :ivar interrupted: whether the session was stopped before the experiment was complete.
     :ivar teardowns_cut: whether the session was stopped without waiting for teardowns: they may have left
         something behind.
@@ -326,6 +327,7 @@ class Summary:
     succeeded: int
     failed: int
     canceled: int
+    aborted: int = 0
     interrupted: bool = False
     teardowns_cut: bool = False
     stopped_by: StopKind | None = None

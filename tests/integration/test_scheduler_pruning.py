@@ -127,8 +127,8 @@ async def test_on_resume_the_pruner_is_shown_what_was_recorded(url: str) -> None
     async with opened(url) as experiment:
         await scheduler(experiment, lab, trials=3, slots=1, pruner=Above()).run()
         await scheduler(experiment, lab, trials=3, slots=1, pruner=pruner).run()
-    assert pruner.seen == [(1, "load", 5.0), (3, "load", 5.0)]
-    assert pruner.ends == [(1, {"score": 0.0}), (3, {"score": 2.0})]
+    assert pruner.seen == [(1, "load", 5.0), (2, "load", 5.0), (2, "load", 11.0), (3, "load", 5.0)]
+    assert pruner.ends == [(1, {"score": 0.0}), (2, None), (3, {"score": 2.0})]
 
 
 async def test_a_pruner_that_raises_costs_no_trial(url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -283,7 +283,7 @@ class _Scenario:
             assert not any(self._fits(host, one.avoid) for host in free), "nobody waits beside what fits"
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(counts=st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any), steps=steps)
 def test_no_slot_is_lost_and_nobody_waits_in_vain(counts: list[int], steps: list[_Step]) -> None:
     async def main() -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windtunnel.scheduling.matching import Matching, Offer
@@ -36,6 +36,7 @@ def _best(trials: Sequence[Wants], room: Counter[str]) -> tuple[int, ...]:
 wants = st.lists(st.lists(st.sampled_from(HOSTS), max_size=3, unique=True), min_size=1, max_size=3)
 
 
+@settings(deadline=None)
 @given(
     trials=st.lists(wants, min_size=1, max_size=3),
     room=st.lists(st.integers(0, 2), min_size=4, max_size=4),
@@ -81,6 +82,7 @@ def _supply(hosts: Collection[tuple[str, int]]) -> list[tuple[frozenset[str], in
     return [(frozenset(labels), room) for labels, room in hosts]
 
 
+@settings(deadline=None)
 @given(
     counts=st.lists(
         st.tuples(st.integers(1, 2), st.sampled_from(["", "x", "y", "xy"])), min_size=1, max_size=3

@@ -224,7 +224,7 @@ def _slots(one: Slot | Placement) -> list[Slot]:
     return one.all_slots if isinstance(one, Placement) else [one]
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(counts=st.lists(st.integers(1, 3), min_size=3, max_size=3), steps=steps)
 def test_whatever_fails_everyone_is_served_when_hosts_come_back(
     counts: list[int], steps: list[_Step]

@@ -356,7 +356,7 @@ def _check_placement(trial: _Trial) -> None:
         assert all(trial.request.roles[role].fits(host.labels) for host in some)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(hosts=hosts, steps=steps)
 def test_all_or_nothing_without_deadlock_starvation_or_lost_wake_ups(
     hosts: list[Host], steps: list[_Step]

@@ -126,7 +126,7 @@ def next_session(name: str, stored: Iterable[ExperimentSummary]) -> str:
         return name
     newest = max(sessions)
     counts = sessions[newest].counts
-    is_interrupted = counts.pending + counts.running + counts.canceled > 0
+    is_interrupted = counts.pending + counts.running + counts.canceled - counts.aborted > 0
     return sessions[newest].experiment_id if is_interrupted else f"{name}-{newest + 1}"
 
 

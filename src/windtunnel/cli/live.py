@@ -20,6 +20,7 @@ from windtunnel.cli import words
 from windtunnel.cli.console import is_live
 from windtunnel.cli.progress import Snapshot
 from windtunnel.events import TrialFinished
+from windtunnel.scheduling.pruning import ABORTED
 
 __all__ = ["LiveView", "PlainView", "View", "drawing", "make_view"]
 
@@ -170,7 +171,7 @@ class PlainView(View):
             self._silent = True
 
     def _show_each(self, snapshot: Snapshot) -> None:
-        outcomes = [event for event in snapshot.finished if not event.result.status.is_canceled]
+        outcomes = [event for event in snapshot.finished if _counts(event)]
         first = snapshot.done - len(outcomes) + 1
         for done, event in enumerate(outcomes, first):
             self._print(f"[{done}/{snapshot.total}] {outcome(event, snapshot.objective)}")
@@ -187,6 +188,11 @@ class PlainView(View):
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
+
+
+def _counts(event: TrialFinished) -> bool:
+    """Whether nothing more is to be done for the trial: an interrupted one is run again."""
+    return not event.result.status.is_canceled or (event.failure or "").startswith(ABORTED)
 
 
 def outcome(event: TrialFinished, objective: str) -> str:

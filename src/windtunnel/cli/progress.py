@@ -188,7 +188,7 @@ class Progress:
 
 
 def _done(counts: Counts) -> int:
-    return counts.succeeded + counts.failed + counts.timed_out
+    return counts.succeeded + counts.failed + counts.timed_out + counts.aborted
 
 
 def _keep_newest(telemetry: dict[str, Value], samples: Sequence[Sample]) -> None:

@@ -31,7 +31,7 @@ def listing(experiments: Sequence[ExperimentSummary]) -> Table:
     table = _table("experiment", ">trials", ">succeeded", ">failed", ">left", "best")
     for one in experiments:
         counts, failed = one.counts, one.counts.failed + one.counts.timed_out
-        left = counts.pending + counts.running + counts.canceled
+        left = counts.pending + counts.running + counts.canceled - counts.aborted
         table.add_row(
             Text(words.plain(one.experiment_id), style="bold"),
             str(counts.total),

@@ -32,8 +32,9 @@ def verdict(summary: Summary, *, target: int) -> Verdict:
     :param target: how many trials were asked for.
     """
     finished = summary.succeeded + summary.failed
-    if summary.interrupted and (summary.teardowns_cut or finished < target):
-        return _interrupted(f"{finished} of {target} trials have an outcome", cut=summary.teardowns_cut)
+    ended = finished + summary.aborted
+    if summary.interrupted and (summary.teardowns_cut or ended < target):
+        return _interrupted(f"{ended} of {target} trials have an outcome", cut=summary.teardowns_cut)
     if summary.stopped_by in ("failures", "time_limit"):
         return Verdict(FAILED, f"failed: stopped early: {summary.stopped_because}")
     if summary.succeeded == 0:

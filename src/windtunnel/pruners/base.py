@@ -1,7 +1,7 @@
 """Watch and abort: what every pruner offers.
 
 A pruner lives as long as a worker's session and sees the trials that this worker runs. Before the first of
-them it is shown the newest that succeeded in earlier sessions. One trial's life::
+them it is shown the newest that succeeded or were stopped before. One trial's life::
 
     observe(7, "latency", 12.5, 0.1)    once for each sample, as it arrives
     tick(7, 1.0)                        about once a second, if the pruner has ``ticks``
@@ -74,11 +74,14 @@ class Pruner(ABC):
         """Take one sample.
 
         :param value: any float, also infinite or NaN.
-        :param elapsed_s: seconds since the run began.
+        :param elapsed_s: seconds since the trial's first sample, of whatever metric.
         """
 
     def tick(self, trial_id: int, elapsed_s: float) -> Abort | None:
-        """Time has passed, with or without samples."""
+        """Time has passed, with or without samples.
+
+        :param elapsed_s: seconds since the run began.
+        """
         return None
 
     @abstractmethod

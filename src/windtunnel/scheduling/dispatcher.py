@@ -11,6 +11,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
+from windtunnel.concurrency import uncancelled
 from windtunnel.errors import StorageError
 from windtunnel.events import EventBus, Step, StepStarted, TrialClaimed, TrialStarted
 from windtunnel.logs import trial_fields
@@ -32,6 +33,7 @@ _IDLE_POLL_S = 0.5
 _CLAIM_LIMIT = 250
 """Trials started in one go: more would keep the event loop from everything else for too long."""
 
+_SUICIDE = "CancelledError: the environment cancelled the task it runs in"
 _REMEMBERED = 10_000
 """Configurations whose hosts are known without asking the database."""
 
@@ -170,6 +172,10 @@ class Dispatcher:
                         held.slot = await self._slot_for(trial)
                     if not self._ledger.is_closed:  # what is not wanted any more does not begin
                         outcome = await self._run(held, held.slot, sink)
+            except anyio.get_cancelled_exc_class():
+                if held.scope.cancel_called or self._ledger.halt.is_set() or not uncancelled():
+                    raise
+                outcome = Outcome(RunResult(Status.FAILED, utc_now(), None), _SUICIDE, FailureKind.RUN)
             except Exception:
                 self._ledger.cancel()  # what broke this trial breaks all: claim no more while the group ends
                 raise

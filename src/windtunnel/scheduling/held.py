@@ -154,8 +154,17 @@ class HeldTrials:
         """Cancel a trial that is no longer ours, unless it has just ended."""
         trial_id = held.trial.trial_id
         if self._held.get(trial_id) is held and not (held.ending or held.lost):
+            trial, place = held.trial, held.slot
             logger.warning(
-                "trial %d lost its lease", trial_id, extra={"trial_id": trial_id, "action": "lost"}
+                "trial %d is not ours any more: its lease was lost, or it was canceled",
+                trial_id,
+                extra={
+                    "experiment_id": trial.experiment_id,
+                    "trial_id": trial_id,
+                    "attempt": trial.attempt,
+                    "host": None if place is None else place.host.name,
+                    "action": "lost",
+                },
             )
             held.lost = True
             held.scope.cancel()

@@ -94,13 +94,13 @@ class Lessons:
         history = await self._experiment.load()  # also of experiments that were merged in
         known = set(history.trial_ids)
         self._unfinished = set(range(1, total + 1)) - known
-        runs = [Run(*run) for run in await self._experiment.runs()] if self._adaptive is not None else []
         if self._adaptive is not None:
+            # What has ended since then is heard of as what ends later is.
+            runs = [Run(*run) for run in await self._experiment.runs() if run.trial_id in known]
             await self._begin_repeats(self._adaptive, runs)
             history = self._with_sums(history, {run.trial_id: run.config_id for run in runs})
         await self._proposer.tell(history)
-        counted = {run.trial_id for run in runs}
-        self._early = [one for one in self._early or [] if one.trial_id not in known | counted]
+        self._early = [one for one in self._early or [] if one.trial_id not in known]
 
     def _with_sums(self, history: History, config_of: Mapping[int, int]) -> History:
         """The scores of configurations in place of those of trials."""

@@ -13,19 +13,22 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from windtunnel.model import Sample, Trial
+from windtunnel.model import Sample, Status, Trial, TrialRecord
 from windtunnel.protocols import TelemetrySink
 from windtunnel.pruners import Abort, Pruner
 from windtunnel.storage import Experiment
 
-__all__ = ["Pruning", "Watch"]
+__all__ = ["ABORTED", "Pruning", "Watch"]
 
 logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+ABORTED = "aborted: "
+"""How the failure text of a trial begins that a pruner stopped."""
+
 _AT_ONCE = 1000
 _REPLAYED = 200
-"""Trials of earlier sessions whose telemetry the pruner is shown at most, the newest."""
+"""Trials whose telemetry the pruner is shown at most when a session begins, the newest."""
 
 
 class Watch:
@@ -34,7 +37,7 @@ class Watch:
     :ivar verdict: why the trial was stopped; None while it may go on.
     """
 
-    __slots__ = ("_began", "_pruning", "_scope", "_sink", "_trial_id", "verdict")
+    __slots__ = ("_began", "_first", "_pruning", "_scope", "_sink", "_trial_id", "verdict")
 
     def __init__(self, pruning: Pruning, trial_id: int, sink: TelemetrySink) -> None:
         self._pruning = pruning
@@ -42,6 +45,7 @@ class Watch:
         self._sink = sink
         self._scope: anyio.CancelScope | None = None
         self._began = 0.0
+        self._first: float | None = None
         self.verdict: Abort | None = None
 
     async def emit(self, metric: str, value: float | str, timestamp: datetime | None = None) -> None:
@@ -57,7 +61,7 @@ class Watch:
     def tick(self) -> None:
         """Time has passed."""
         if self._scope is not None:
-            self._heed(self._pruning.tick(self._trial_id, self._elapsed))
+            self._heed(self._pruning.tick(self._trial_id, time.monotonic() - self._began))
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -77,11 +81,10 @@ class Watch:
 
     def _see(self, metric: str, value: float | str) -> None:
         if self._scope is not None and isinstance(value, int | float):
-            self._heed(self._pruning.observe(self._trial_id, metric, value, self._elapsed))
-
-    @property
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._began
+            now = time.monotonic()
+            if self._first is None:
+                self._first = now
+            self._heed(self._pruning.observe(self._trial_id, metric, value, now - self._first))
 
     def _heed(self, verdict: Abort | None) -> None:
         if verdict is not None and self.verdict is None and self._scope is not None:
@@ -130,7 +133,11 @@ class Pruning:
         if self._pruner is None or (self._metrics is not None and metric not in self._metrics):
             return None
         try:
-            return self._pruner.observe(trial_id, metric, float(value), elapsed_s)
+            number = float(value)
+        except OverflowError:  # an integer beyond all floats
+            return None
+        try:
+            return self._pruner.observe(trial_id, metric, number, elapsed_s)
         except Exception as exc:  # noqa: BLE001 - whatever a user's rule raises
             self._give_up(exc)
             return None
@@ -162,28 +169,29 @@ class Pruning:
             except Exception as exc:  # noqa: BLE001 - whatever a user's rule raises
                 self._give_up(exc)
 
-    async def replay(self, experiment: Experiment) -> None:
-        """Show the pruner what earlier sessions recorded of trials that succeeded.
+    async def replay(self, experiment: Experiment, total: int) -> None:
+        """Show the pruner what was recorded of the newest trials that succeeded or that it stopped.
 
-        Their time is counted from the first sample: when a run began was not kept.
-
+        :param total: trials the experiment has.
         :raises StorageError: if the database fails.
         """
-        objective = next(iter(experiment.opt_targets))
-        for run in (await experiment.runs())[-_REPLAYED:]:
-            began: datetime | None = None
-            attempt = 0
-            async for batch in experiment.stream_telemetry([run.trial_id], batch_size=_AT_ONCE):
-                for _, number, (timestamp, metric, value) in batch:
-                    if number != attempt:
-                        if attempt:  # that one did not succeed
-                            self._ended(run.trial_id, None)
-                        began, attempt = timestamp, number
-                    if began is not None and isinstance(value, int | float):
-                        elapsed_s = (timestamp - began).total_seconds()
-                        self.observe(run.trial_id, metric, value, elapsed_s)
-                await anyio.lowlevel.checkpoint()
-            self._ended(run.trial_id, {objective: run.score})
+        newest = range(max(1, total - _REPLAYED + 1), total + 1)
+        for record in await experiment.outcomes(newest):
+            was_aborted = record.status is Status.CANCELED and (record.failure or "").startswith(ABORTED)
+            if record.status is Status.SUCCEEDED or was_aborted:
+                await self._show(experiment, record)
+
+    async def _show(self, experiment: Experiment, record: TrialRecord) -> None:
+        first: datetime | None = None
+        async for batch in experiment.stream_telemetry([record.trial_id], batch_size=_AT_ONCE):
+            for _, attempt, (timestamp, metric, value) in batch:
+                if attempt == record.attempt and isinstance(value, int | float):
+                    first = first or timestamp
+                    elapsed_s = (timestamp - first).total_seconds()
+                    self.observe(record.trial_id, metric, value, elapsed_s)
+            await anyio.lowlevel.checkpoint()
+        succeeded = record.status is Status.SUCCEEDED
+        self._ended(record.trial_id, _numbers(record.metrics or {}) if succeeded else None)
 
     def _give_up(self, exc: Exception) -> None:
         self._pruner = None

@@ -19,7 +19,7 @@ from windtunnel.model import Direction, FailureKind, RunResult, Status, Timeouts
 from windtunnel.protocols import TelemetrySink
 from windtunnel.scheduling.hosts import Placement, Slot
 from windtunnel.scheduling.policy import judge
-from windtunnel.scheduling.pruning import Pruning, Watch
+from windtunnel.scheduling.pruning import ABORTED, Pruning, Watch
 from windtunnel.telemetry.sampler import Sampler, log_timeout, poll
 
 __all__ = ["Outcome", "TrialRunner"]
@@ -81,7 +81,7 @@ class TrialRunner:
             environment = slot.environment
         except ConfigError:
             raise
-        except Exception as exc:  # noqa: BLE001 - whatever a user's class raises
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a user's class raises
             failure = f"its environment could not be made: {described(exc)}"
             return _without_success(Status.FAILED, failure, FailureKind.SETUP)
         try:
@@ -145,7 +145,7 @@ class TrialRunner:
             return _without_success(Status.FAILED, str(exc), kind)
         except ConfigError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             logger.debug("trial %d raised", trial.trial_id, exc_info=True, extra={"trial_id": trial.trial_id})
             return _without_success(Status.FAILED, described(exc), kind)
         except anyio.get_cancelled_exc_class():
@@ -163,7 +163,7 @@ class TrialRunner:
         await self._undisturbed(environment.abort, "abort", trial, self._timeouts.teardown)
         scores = None if verdict.scores is None else dict(verdict.scores)
         result = RunResult(Status.CANCELED, utc_now(), scores)
-        return Outcome(result, f"aborted: {verdict.reason}", FailureKind.ABORTED)
+        return Outcome(result, f"{ABORTED}{verdict.reason}", FailureKind.ABORTED)
 
     async def _set_up(self, environment: Environment, trial: Trial, slot: Slot | Placement) -> None:
         parameters = {
@@ -223,7 +223,7 @@ class TrialRunner:
         with self._grace(limit) as scope:
             try:
                 await step()
-            except Exception as exc:  # noqa: BLE001 - the operator must know, nobody else
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - the operator must know, nobody else
                 _log_failure(name, trial, exc)
             except anyio.get_cancelled_exc_class() as exc:
                 if is_cancelled():

@@ -284,7 +284,7 @@ class Scheduler:
         backlog = await self._experiment.backlog(self.owner)
         self._ledger.total, self._ledger.pending = backlog.total, backlog.pending
         if self._pruning is not None and backlog.total > backlog.pending:
-            await self._pruning.replay(self._experiment)
+            await self._pruning.replay(self._experiment, backlog.total)
 
     async def _run_trials(self) -> None:
         upkeep, ready = anyio.CancelScope(shield=True), anyio.Event()
@@ -373,6 +373,7 @@ class Scheduler:
             succeeded=counts.succeeded,
             failed=counts.failed + counts.timed_out,
             canceled=counts.canceled,
+            aborted=counts.aborted,
             interrupted=self._stopping and bool(left),
             teardowns_cut=self._cut,
             stopped_by=self._ledger.closed_by,

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, and_, delete, exc, select, tuple_, update
 
 from windtunnel.errors import ConfigError, NotFound, StorageError, TrialAlreadyFinished, TunableError
 from windtunnel.model import Status
-from windtunnel.storage import leading, queries, reads, values
+from windtunnel.storage import leading, queries, reads
 from windtunnel.storage.requests import EndedAttempt
 from windtunnel.storage.schema import IS_RUNNING, experiment, experiment_merge, telemetry, trial
+from windtunnel.texts import check_text
 from windtunnel.tunables import TunableGroups
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def cancel(connection: Connection, experiment_pk: int, trial_id: int, reason: st
         raise TrialAlreadyFinished(
             f"trial {trial_id} is {status.name} already; it cannot be canceled any more"
         )
-    now, why = queries.now_us(connection), f"canceled: {values.check_text(reason, 'a reason')}"
+    now, why = queries.now_us(connection), f"canceled: {check_text(reason, 'a reason')}"
     if status is Status.RUNNING:
         queries.keep_attempt(connection, this, now, EndedAttempt(why))
     connection.execute(

@@ -9,8 +9,8 @@ from windtunnel.concurrency import converted
 from windtunnel.errors import ResultsInvalid, StorageError
 from windtunnel.model import Direction, FailureKind, RunResult, Sample, Status, Trial
 from windtunnel.storage import queries, recording, requests, values
-from windtunnel.storage.schema import METRIC_NAME
 from windtunnel.storage.writer import GroupWriter
+from windtunnel.texts import check_metric_name
 
 __all__ = ["Holding"]
 
@@ -56,9 +56,7 @@ class Holding:
         """``samples`` in terms of columns; their metrics are registered."""
         known, to_us, pack = self._metrics, values.to_us, values.pack
         if unknown := {sample.metric for sample in samples} - known.keys():
-            names = sorted(
-                values.check_text(name, "the name of a metric", longest=METRIC_NAME) for name in unknown
-            )
+            names = sorted(check_metric_name(name) for name in unknown)
             known.update(await self._writer.submit(recording.register_metrics, names))
 
         def row_of(sample: Sample) -> requests.Row:

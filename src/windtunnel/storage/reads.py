@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, func, or_, select, tuple_
+from sqlalchemy import Connection, Select, and_, func, literal_column, or_, select, tuple_
 
-from windtunnel.model import Direction, Status, TrialRecord
+from windtunnel.model import Direction, FailureKind, Status, TrialRecord
 from windtunnel.storage import values
 from windtunnel.storage.schema import (
     IS_COMPLETED,
@@ -29,7 +29,10 @@ TELEMETRY_PAGE = 4000
 
 
 class Counts(NamedTuple):
-    """How many trials of an experiment are in which state."""
+    """How many trials of an experiment are in which state.
+
+    :ivar aborted: of the canceled ones, those that a pruner stopped.
+    """
 
     total: int = 0
     pending: int = 0
@@ -38,6 +41,7 @@ class Counts(NamedTuple):
     failed: int = 0
     canceled: int = 0
     timed_out: int = 0
+    aborted: int = 0
 
 
 class ExperimentRow(NamedTuple):
@@ -129,7 +133,18 @@ def counts(connection: Connection, experiment_pk: int | None = None) -> dict[int
             some = some.where(trial.c.experiment == experiment_pk)
         for pk, status, number in connection.execute(some.group_by(trial.c.experiment, trial.c.status)):
             found.setdefault(pk, {})[Status(status).name.lower()] = number
-    return {pk: Counts(total=sum(by.values()), **by) for pk, by in found.items()}
+    aborted = {pk: _aborted(connection, pk) for pk, by in found.items() if "canceled" in by}
+    return {pk: Counts(total=sum(by.values()), aborted=aborted.get(pk, 0), **by) for pk, by in found.items()}
+
+
+def _aborted(connection: Connection, experiment_pk: int) -> int:
+    query = select(func.count()).where(
+        trial.c.experiment == experiment_pk,
+        IS_COMPLETED,
+        trial.c.status == literal_column(str(Status.CANCELED.value)),
+        trial.c.failure_kind == FailureKind.ABORTED.value,
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def best_trial_id(connection: Connection, experiment_pk: int, direction: Direction) -> int | None:

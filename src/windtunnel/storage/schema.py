@@ -30,13 +30,13 @@ from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.sql import ColumnElement
 
 from windtunnel.model import Status
+from windtunnel.texts import METRIC_NAME
 
 __all__ = [
     "HAS_HOST",
     "IS_COMPLETED",
     "IS_PENDING",
     "IS_RUNNING",
-    "METRIC_NAME",
     "REVISION",
     "VERSION_TABLE",
     "config",
@@ -56,8 +56,6 @@ __all__ = [
 REVISION = "0003"
 """The newest migration; a database that says something unknown here is not ours to touch."""
 VERSION_TABLE = "windtunnel_schema"
-METRIC_NAME = 512
-"""Characters in the name of a metric: what every database can index."""
 FAILURE_KIND = 16
 
 _TEXT = Text().with_variant(LONGTEXT, "mysql")  # MySQL's TEXT ends at 64 KiB

@@ -53,6 +53,8 @@ class SqliteChannel:
         self._name = name
         self._place = target.place
         self._writer = _writer(name, busy_s)
+        self._is_closed = False
+        self._identity: tuple[int, int] | None = None
         self._thread = anyio.CapacityLimiter(1)
         # A task that is cancelled by asyncio itself lets go of the limiter while its thread goes on.
         self._writing = threading.Lock()
@@ -83,14 +85,36 @@ class SqliteChannel:
         with self._door:
             self._writing.acquire()
         try:
-            return _write_on(self._writer, query)
+            if self._is_closed:
+                raise StorageUnavailable(f"{self._place} is closed; open the storage again")
+            result = _write_on(self._writer, query)
+            self._check_identity()
+            return result
         finally:
             self._writing.release()
+
+    def _check_identity(self) -> None:
+        """Nothing tells SQLite that its file was removed: it would go on writing what nobody can read."""
+        if self._readers is None:
+            return
+        try:
+            found = Path(self._name).stat()
+        except FileNotFoundError:
+            found = None
+        identity = None if found is None else (found.st_dev, found.st_ino)
+        self._identity = self._identity or identity
+        if identity is None or identity != self._identity:
+            raise StorageUnavailable(f"{self._place}: the file was removed or replaced while it was in use")
 
     async def close(self) -> None:
         if self._readers is not None:
             await self._readers.dispose()
-        await anyio.to_thread.run_sync(self._writer.dispose)
+        await anyio.to_thread.run_sync(self._dispose_writer)
+
+    def _dispose_writer(self) -> None:
+        with self._writing:  # a task that was cancelled by asyncio has left a thread that still writes
+            self._is_closed = True
+            self._writer.dispose()
 
 
 class _FileLine:

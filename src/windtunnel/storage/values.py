@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import operator
-import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, SupportsFloat, SupportsIndex
 
 from windtunnel.errors import ResultsInvalid
+from windtunnel.texts import check_text, shown_value
 
 __all__ = ["check_text", "dump", "finite", "from_us", "load", "load_all", "pack", "to_us", "unpack"]
 
@@ -55,7 +55,7 @@ def pack(value: object) -> tuple[float | None, str | None]:
             return (float(whole), None) if -_EXACT <= whole <= _EXACT else (0.0, str(whole))
         number = _as_float(value)
     except _NO_NUMBER:
-        raise ResultsInvalid(f"telemetry must be numbers or text, found {_shown(value)}") from None
+        raise ResultsInvalid(f"telemetry must be numbers or text, found {shown_value(value)}") from None
     return (number, None) if math.isfinite(number) else (0.0, repr(number))
 
 
@@ -77,26 +77,6 @@ def unpack(number: float | None, text: str | None) -> float | int | str:
     if number is None:
         return text
     return int(text) if text.lstrip("-").isdecimal() else float(text)
-
-
-def check_text(value: str, what: str, *, longest: int | None = None) -> str:
-    """``value``, which every database can keep.
-
-    :param longest: the most characters it may have.
-    :raises ResultsInvalid: if it is no text, too long, or holds half of a surrogate pair or the character 0.
-    """
-    if not isinstance(value, str):
-        raise ResultsInvalid(f"{what} must be text, found {_shown(value)}")
-    if longest is not None and len(value) > longest:
-        raise ResultsInvalid(f"{what} may have {longest} characters, found {len(value)}: {_shown(value)}")
-    if "\0" in value:  # PostgreSQL keeps no text with it
-        raise ResultsInvalid(f"{what} must not hold the character 0, found {_shown(value)}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ResultsInvalid(f"{what} must be valid Unicode, found {_shown(value)}") from None
-    return value
 
 
 def dump(values: Mapping[str, Any]) -> str:
@@ -147,7 +127,7 @@ def _plain(value: Any, where: str) -> Any:
             return operator.index(value)
         number = _as_float(value)
     except _NO_NUMBER:
-        raise ResultsInvalid(f"{where} must be a number or text, found {_shown(value)}") from None
+        raise ResultsInvalid(f"{where} must be a number or text, found {shown_value(value)}") from None
     return number if math.isfinite(number) else {_NON_FINITE: repr(number)}
 
 
@@ -169,7 +149,3 @@ def _as_float(value: object) -> float:
     if not isinstance(value, SupportsFloat):
         raise TypeError
     return float(value)
-
-
-def _shown(value: object) -> str:
-    return f"{type(value).__name__} {reprlib.repr(value)}"

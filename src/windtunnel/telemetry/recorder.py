@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from windtunnel.errors import ResultsInvalid, StorageError
 from windtunnel.model import Sample, Trial
+from windtunnel.texts import check_metric_name
 
 __all__ = ["Recorder", "TrialSink"]
 
@@ -27,6 +28,7 @@ Write = Callable[[Sequence[Batch]], Awaitable[Sequence[StorageError | None]]]
 
 _MICROSECOND = timedelta(microseconds=1)
 _YIELD_EVERY = 256
+_NAMES = 10_000
 _PLAIN = frozenset({float, int, str})
 
 
@@ -56,6 +58,7 @@ class Recorder:
         self._urgent = anyio.Event()
         self._room = anyio.Event()
         self.written = self.refused = 0
+        self.names: set[str] = set()
 
     @property
     def buffered(self) -> int:
@@ -65,6 +68,15 @@ class Recorder:
     def sink(self, trial: Trial) -> TrialSink:
         """Where the samples of a claimed trial go."""
         return TrialSink(self, trial)
+
+    def learn(self, metric: str) -> None:
+        """Remember that this is the name of a metric.
+
+        :raises ResultsInvalid: if it cannot be one; the points before are safe.
+        """
+        if len(self.names) >= _NAMES:  # somebody makes up names: they are checked one by one
+            self.names.clear()
+        self.names.add(check_metric_name(metric))
 
     async def run(self) -> None:
         """Flush every period, or sooner when the buffer is filling, until cancelled."""
@@ -148,6 +160,8 @@ class TrialSink:
             raise ValueError(
                 f"expected a time with a zone for {metric!r}, found {timestamp!r}; add tzinfo=UTC"
             )
+        if metric not in self._recorder.names:
+            self._recorder.learn(metric)
         if value.__class__ not in _PLAIN:
             value = _as_number(metric, value)
         self._samples.append(Sample(timestamp, metric, value))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from windtunnel.environments.base import Environment
+from windtunnel.errors import HostUnreachable
 from windtunnel.model import Sample, Status, utc_now
+from windtunnel.protocols import HostFacts, RemoteExec
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["TRIAL", "TUNABLES", "EnvironmentContract", "SampleList", "torn_down"]
+__all__ = ["TRIAL", "TUNABLES", "EnvironmentContract", "FakeHosts", "SampleList", "torn_down"]
 
 TRIAL: dict[str, Any] = {"experiment_id": "e", "trial_id": 1, "trial_runner_id": 0, "host": "localhost"}
 TUNABLES = TunableGroups(
@@ -201,3 +204,44 @@ class EnvironmentContract(ABC):
     def test_pprint_indents(self) -> None:
         environment = self.make()
         assert environment.pprint(indent=2, level=1).startswith(f"  {type(environment).__name__} :: ")
+
+
+class FakeHosts:
+    """Notes what is asked of hosts; implements ``HostOps``.
+
+    :ivar calls: such as ``reboot web``.
+    :ivar on_reboot: called when a host is booted.
+    :ivar fail: whether hosts cannot be reached any more.
+    """
+
+    def __init__(self, service: RemoteExec) -> None:
+        self.service = service
+        self.calls: list[str] = []
+        self.on_reboot: Callable[[], object] = lambda: None
+        self.fail = False
+
+    async def start(self, host: str) -> None:
+        self._call("start", host)
+
+    async def stop(self, host: str) -> None:
+        self._call("stop", host)
+
+    async def reboot(self, host: str, *, wait: bool = True) -> None:
+        self._call("reboot" if wait else "reboot without waiting for", host)
+        await anyio.to_thread.run_sync(self.on_reboot)
+
+    async def wait_until_reachable(
+        self, host: str, *, timeout: timedelta | None = None, booted_since: str | None = None
+    ) -> None:
+        self._call("wait for", host)
+
+    async def boot_id(self, host: str) -> str:
+        return f"{host} {len(self.calls)}"
+
+    async def facts(self, host: str) -> HostFacts:
+        return HostFacts()
+
+    def _call(self, what: str, host: str) -> None:
+        self.calls.append(f"{what} {host}")
+        if self.fail:
+            raise HostUnreachable(host, "it is not there")

@@ -31,7 +31,7 @@ _ROOT = "windtunnel."
 
 
 class Hook(Protocol):
-    """Is told of each moment at each point; it may raise, wait, or end the process."""
+    """Is told of each moment at each point; it may raise, wait, freeze the process or end it."""
 
     async def __call__(self, point: str, moment: Moment) -> None: ...
 

@@ -20,7 +20,7 @@ import anyio
 import pytest
 
 from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound
-from windtunnel.model import Status
+from windtunnel.model import FailureKind, Status
 from windtunnel.storage import Experiment, Storage, open_storage
 from windtunnel.testing.storage_analysis import AnalysisContract
 from windtunnel.testing.storage_claims import ClaimContract
@@ -123,16 +123,18 @@ class StorageContract(
         assert of_one == list(range(4, 301, 7))
 
     async def test_counts(self, experiment: Experiment) -> None:
-        await experiment.add_trials([new()] * 7)
-        trials = await experiment.claim("w1", limit=6, lease=LEASE)
+        await experiment.add_trials([new()] * 8)
+        trials = await experiment.claim("w1", limit=7, lease=LEASE)
         for trial, status in zip(
             trials,
             [Status.SUCCEEDED, Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.TIMED_OUT],
             strict=False,
         ):
             await experiment.finish(trial, ended(status=status))
+        aborted = ended(status=Status.CANCELED)
+        await experiment.finish(trials[5], aborted, kind=FailureKind.ABORTED)
         counts = await experiment.counts()
-        assert counts == (7, 1, 1, 2, 1, 1, 1)
+        assert counts == (8, 1, 1, 2, 1, 2, 1, 1)
 
     async def test_the_last_failure(self, experiment: Experiment) -> None:
         assert await experiment.last_failure() is None

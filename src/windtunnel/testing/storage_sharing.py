@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from windtunnel.errors import ConfigError, NotFound, ResultsInvalid, StaleTrial, StorageError
+from windtunnel.errors import ConfigError, NotFound, NotLeading, ResultsInvalid, StaleTrial, StorageError
 from windtunnel.model import FailureKind, RunResult, Status, Trial
 from windtunnel.storage import INTERRUPTED, Experiment, Storage, leading
 from windtunnel.testing.storage_fixtures import (
@@ -176,6 +176,38 @@ class SharingContract(StorageFixtures):
             await storage.delete_experiment("o")
         await storage.delete_experiment("o", is_dead=lambda owner: owner == "w2")
         assert not await experiment.lead("w2", lease=LEASE, is_dead=nobody)
+
+    async def test_suggestions_of_one_who_leads_no_more_are_refused(self, experiment: Experiment) -> None:
+        added: dict[str | None, list[int]] = {}
+
+        async def add(leader: str | None) -> None:
+            trials = await experiment.add_trials([new(1), new(2)], suggested=2, leader=leader)
+            added[leader] = [trial.trial_id for trial in trials]
+
+        async def add_in_vain(leader: str | None) -> None:
+            with pytest.raises(NotLeading):
+                await add(leader)
+
+        await add_in_vain("w1")
+        assert await experiment.lead("w1", lease=LEASE, is_dead=nobody)
+        await add("w1")
+        await experiment.resign("w1")
+        assert await experiment.lead("w2", lease=LEASE, is_dead=nobody)
+        async with anyio.create_task_group() as tasks:  # in one transaction, as far as the writer can
+            for act, leader in ((add_in_vain, "w1"), (add, "w2"), (add_in_vain, "w3"), (add, None)):
+                tasks.start_soon(act, leader)
+        assert added["w1"] == [1, 2]
+        assert sorted([*added["w2"], *added[None]]) == [3, 4, 5, 6], "no number is lost"
+        assert await experiment.backlog("w2") == (6, 6, 6, 0), "nor do they count as suggested"
+
+    async def test_who_leads_another_experiment_suggests_nothing_here(
+        self, storage: Storage, experiment: Experiment
+    ) -> None:
+        async with storage.experiment(experiment_id="o", tunables=TUNABLES, opt_targets=TARGETS) as other:
+            assert await other.lead("w1", lease=LEASE, is_dead=nobody)
+            with pytest.raises(NotLeading):
+                await experiment.add_trials([new()], leader="w1")
+            assert await other.add_trials([new()], leader="w1")
 
     # The description
 

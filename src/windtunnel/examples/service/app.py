@@ -88,7 +88,7 @@ class Service:
 
 async def start(request: Request) -> Response:
     match await request.json():
-        case {"experiment": str(name), **options} if options.keys() <= OPTIONS:
+        case {"experiment": str(name), **options} if options.keys() <= OPTIONS and name.strip("/"):
             await request.state.service.start(name, options)
             return JSONResponse({"experiment": name}, 201)
     raise HTTPException(422, f"expected an object with 'experiment' and maybe {', '.join(sorted(OPTIONS))}")
@@ -142,9 +142,9 @@ def make_app(function: Benchmark = benchmark, storage: str = "sqlite:///service.
 
     routes = [
         Route("/experiments", start, methods=["POST"]),
-        Route("/experiments/{name}", show, methods=["GET"]),
-        Route("/experiments/{name}", cancel, methods=["DELETE"]),
-        Route("/experiments/{name}/telemetry", stream, methods=["GET"]),
+        Route("/experiments/{name:path}/telemetry", stream, methods=["GET"]),
+        Route("/experiments/{name:path}", show, methods=["GET"]),
+        Route("/experiments/{name:path}", cancel, methods=["DELETE"]),
     ]
-    refusals = dict.fromkeys((windtunnel.ConfigError, json.JSONDecodeError), refused)
+    refusals = dict.fromkeys((windtunnel.ConfigError, json.JSONDecodeError, UnicodeDecodeError), refused)
     return Starlette(lifespan=lifespan, routes=routes, exception_handlers=refusals)

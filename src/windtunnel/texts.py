@@ -1,0 +1,47 @@
+"""Texts that every database can keep."""
+
+from __future__ import annotations
+
+import reprlib
+
+from windtunnel.errors import ResultsInvalid
+
+__all__ = ["METRIC_NAME", "check_metric_name", "check_text", "shown_value"]
+
+METRIC_NAME = 512
+"""Characters in the name of a metric: what every database can index."""
+
+
+def check_metric_name(name: str) -> str:
+    """``name``, which can be that of a metric.
+
+    :raises ResultsInvalid: see ``check_text``.
+    """
+    return check_text(name, "the name of a metric", longest=METRIC_NAME)
+
+
+def check_text(value: str, what: str, *, longest: int | None = None) -> str:
+    """``value``, which every database can keep.
+
+    :param longest: the most characters it may have.
+    :raises ResultsInvalid: if it is no text, too long, or holds half of a surrogate pair or the character 0.
+    """
+    if not isinstance(value, str):
+        raise ResultsInvalid(f"{what} must be text, found {shown_value(value)}")
+    if longest is not None and len(value) > longest:
+        raise ResultsInvalid(
+            f"{what} may have {longest} characters, found {len(value)}: {shown_value(value)}"
+        )
+    if "\0" in value:  # PostgreSQL keeps no text with it
+        raise ResultsInvalid(f"{what} must not hold the character 0, found {shown_value(value)}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ResultsInvalid(f"{what} must be valid Unicode, found {shown_value(value)}") from None
+    return value
+
+
+def shown_value(value: object) -> str:
+    """What it is, and as much of it as fits into a message."""
+    return f"{type(value).__name__} {reprlib.repr(value)}"
