@@ -173,7 +173,11 @@ def test_configurations_are_ranked_by_their_means() -> None:
         ),
         ({"succeeded": 9, "failed": 1, "stopped_by": "time_budget"}, 0, ""),
         ({"succeeded": 0, "stopped_by": "time_budget"}, 1, "no trial succeeded"),
-        ({"succeeded": 5, "stopped_by": "failures", "stopped_because": "6 trials failed"}, 1, "stopped early: 6 trials failed"),
+        (
+            {"succeeded": 5, "stopped_by": "failures", "stopped_because": "6 trials failed"},
+            1,
+            "stopped early: 6 trials failed",
+        ),
         ({"interrupted": True}, 0, ""),
         ({"interrupted": True, "succeeded": 1, "failed": 9}, 1, "9 of 10 trials failed"),
     ],
