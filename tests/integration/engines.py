@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import anyio
+import pytest
 
 from windtunnel import Environment, Experiment, Host, RunResult, Sample, Scheduler, Status, open_storage
 from windtunnel.model import Direction, History, StatusReport, utc_now
@@ -139,6 +141,29 @@ def scheduler(experiment: Experiment, lab: Lab, **options: Any) -> Scheduler:
         return optimizer
 
     return Scheduler(experiment=experiment, make_optimizer=make_optimizer, **options)
+
+
+class Alarm:
+    """A clock of the session that goes off when the test says so, not by the time.
+
+    :param clock: the scheduler's method that waits: ``_close_after`` its budget, ``_cancel_after`` its limit.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: str) -> None:
+        self._due, self._rung = anyio.Event(), anyio.Event()
+        genuine = getattr(Scheduler, clock)
+
+        async def wait(engine: Scheduler, _limit: timedelta) -> None:
+            await self._due.wait()
+            await genuine(engine, timedelta(0))
+            self._rung.set()
+
+        monkeypatch.setattr(Scheduler, clock, wait)
+
+    async def ring(self) -> None:
+        """The time is up; returns when the scheduler knows."""
+        self._due.set()
+        await self._rung.wait()
 
 
 async def statuses(experiment: Experiment) -> dict[int, Status]:

@@ -342,12 +342,13 @@ def started(trial_id: int, attempt: int = 1) -> TrialStarted:
     return TrialStarted(trial(trial_id, attempt), "node-1", 1)
 
 
-def running(trial_id: int) -> StepStarted:
-    return StepStarted(trial(trial_id), "run", "node-1", 1)
+def running(trial_id: int, attempt: int = 1) -> StepStarted:
+    return StepStarted(trial(trial_id, attempt), "run", "node-1", 1)
 
 
-def finished(trial_id: int) -> TrialFinished:
-    return TrialFinished(trial(trial_id), RunResult(Status.SUCCEEDED, utc_now(), {"t": 1}), None, "node-1")
+def finished(trial_id: int, attempt: int = 1) -> TrialFinished:
+    result = RunResult(Status.SUCCEEDED, utc_now(), {"t": 1})
+    return TrialFinished(trial(trial_id, attempt), result, None, "node-1")
 
 
 async def test_attempts_are_spans_of_their_own() -> None:
@@ -360,6 +361,19 @@ async def test_attempts_are_spans_of_their_own() -> None:
         watched.bus.publish(started(1, attempt=4))
     assert traces.outcomes == {(1, 1): "retried", (1, 2): "lost", (1, 4): "unknown"}
     assert traces.trials[1, 1].status.description == "setup failed"
+
+
+async def test_an_attempt_that_was_lost_may_wind_up_when_the_next_has_begun() -> None:
+    watched, traces = _Watched(), _Traces()
+    async with tracing(watched.as_scheduler, traces.provider):
+        watched.bus.publish(started(1))
+        watched.bus.publish(started(1, attempt=2))
+        watched.bus.publish(running(1))
+        watched.bus.publish(TrialLost(trial(1), "its lease was lost"))
+        watched.bus.publish(running(1, attempt=2))
+        watched.bus.publish(finished(1, attempt=2))
+    assert traces.outcomes == {(1, 1): "lost", (1, 2): "succeeded"}
+    assert traces.steps == {(1, 1): ["run"], (1, 2): ["run"]}
 
 
 async def test_a_trial_whose_end_was_dropped_leaves_no_span_open() -> None:
