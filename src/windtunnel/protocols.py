@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -17,15 +17,21 @@ from windtunnel.errors import MissingService
 from windtunnel.model import Sample
 
 __all__ = [
+    "FileShare",
+    "HostFacts",
+    "HostOps",
     "LineHandler",
     "LocalExec",
     "LocalSession",
     "Output",
+    "Progress",
+    "ProgressHandler",
     "RemoteExec",
     "RemoteSession",
     "ScriptResult",
     "Services",
     "TelemetrySink",
+    "Transferred",
 ]
 
 LineHandler = Callable[[str], Awaitable[None]]
@@ -151,6 +157,154 @@ class RemoteExec(Protocol):
         :param shell: a POSIX shell of the host; default ``/bin/sh``.
         :raises HostFailed: on entering, if the host cannot be used.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a transfer is.
+
+    :ivar path: the local file or directory.
+    :ivar done: bytes that are there, also those of an earlier attempt.
+    :ivar total: bytes to transfer, None if that is not known.
+    """
+
+    host: str
+    path: Path
+    done: int
+    total: int | None
+
+
+ProgressHandler = Callable[[Progress], Awaitable[None]]
+"""Called while a transfer goes on, a few times for each megabyte, and at its end; may be slow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transferred:
+    """What a transfer did.
+
+    :ivar files: files and links that were written.
+    :ivar skipped: files that were there already.
+    :ivar size: bytes of the written files.
+    :ivar resumed: bytes of those that an earlier attempt had brought.
+    """
+
+    files: int = 0
+    skipped: int = 0
+    size: int = 0
+    resumed: int = 0
+
+
+@runtime_checkable
+class FileShare(Protocol):
+    """Brings files to other hosts and back.
+
+    A file appears under its name at once and complete, its checksum verified, or not at all; a directory that
+    is not there yet too. Into a directory that is there, each file goes by itself; others in it stay. A file
+    of the same size and checksum is not sent again. Permissions are kept, times and owners are not. Missing
+    parents are made. Links inside a directory stay links and are not followed; what is neither file,
+    directory nor link is left out.
+    """
+
+    async def upload(
+        self,
+        host: str,
+        local: Path,
+        remote: str,
+        *,
+        recursive: bool = True,
+        on_progress: ProgressHandler | None = None,
+    ) -> Transferred:
+        """Copy a file or directory to the host, where it is then called ``remote``.
+
+        Cancelling leaves nothing there.
+
+        :param remote: absolute, or relative to where one is after a login; ``~/`` is understood.
+        :param recursive: whether a directory is copied.
+        :raises HostLost: if the connection is lost; the next upload of a large file goes on from there.
+        :raises HostFailed: if the host cannot be used, its disk is full or cannot be written.
+        :raises EnvironmentFailed: if it cannot be done, with the reason.
+        """
+
+    async def download(
+        self,
+        host: str,
+        remote: str,
+        local: Path,
+        *,
+        recursive: bool = True,
+        on_progress: ProgressHandler | None = None,
+    ) -> Transferred:
+        """Copy a file or directory from the host, as ``upload`` does. Nothing outside ``local`` is written.
+
+        Links that lead out of the directory are left out.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a host is. None: it does not tell.
+
+    :ivar os: as people call it, ``Debian GNU/Linux 12 (bookworm)``.
+    :ivar memory: bytes.
+    :ivar boot_id: another one after every boot.
+    :ivar clock_offset: seconds that its clock is ahead of ours.
+    :ivar clock_error: seconds by which that may be wrong.
+    :ivar latency: seconds of the shortest round trip to a program there.
+    :ivar server: what its SSH server calls itself.
+    """
+
+    os: str | None = None
+    kernel: str | None = None
+    architecture: str | None = None
+    cpu: str | None = None
+    cpus: int | None = None
+    memory: int | None = None
+    boot_id: str | None = None
+    clock_offset: float | None = None
+    clock_error: float | None = None
+    latency: float | None = None
+    server: str | None = None
+
+
+@runtime_checkable
+class HostOps(Protocol):
+    """Starts and stops other hosts. What already is as it should be is left so."""
+
+    async def start(self, host: str) -> None:
+        """Start it and wait until it can be used.
+
+        :raises HostFailed: if it cannot be started, or not in time.
+        """
+
+    async def stop(self, host: str) -> None:
+        """Stop it and wait until it does not answer any more.
+
+        :raises HostFailed: if it cannot be stopped, or not in time.
+        """
+
+    async def reboot(self, host: str, *, wait: bool = True) -> None:
+        """Boot it again.
+
+        :param wait: until it can be used, with another boot id than before.
+        :raises HostFailed: if it does not, or not in time.
+        """
+
+    async def wait_until_reachable(
+        self, host: str, *, timeout: timedelta | None = None, booted_since: str | None = None
+    ) -> None:
+        """Wait until scripts can run there.
+
+        :param timeout: default as configured for the host.
+        :param booted_since: and the boot id is another one than this.
+        :raises HostUnreachable: if that takes longer.
+        :raises HostKeyRefused: at once.
+        """
+
+    async def boot_id(self, host: str) -> str:
+        """What changes with every boot, and only then."""
+
+    async def facts(self, host: str) -> HostFacts:
+        """What the host is."""
 
 
 P = TypeVar("P")

@@ -22,6 +22,9 @@ __all__ = ["Names", "check_globals", "expand_document"]
 Path = tuple[str | int, ...]
 
 _SCRIPTS = frozenset({"setup", "run", "abort", "teardown"})
+_SHELL = frozenset({"get", "set"})
+"""Below ``commands``: these are for the shell, too."""
+_OF_ROLE = ("host", "hosts", "address", "addresses")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,7 +142,13 @@ def _late_names(data: Mapping[str, Any]) -> _Late:
             declared[name] = declared.get(name, 0) + 1
     # The experiment's id is a parameter of every trial as well, but it is known from the start.
     trial = (TRIAL_PARAMETERS - {"experiment_id"}) | _tunable_names(data.get("tunables"))
-    return _Late(trial=trial, declared=declared)
+    return _Late(trial=trial | _role_names(data.get("hosts_per_trial")), declared=declared)
+
+
+def _role_names(roles: object) -> set[str]:
+    """What a trial over several hosts knows of them."""
+    names = {f"{role}_{what}" for role in _mapping(roles) for what in _OF_ROLE}
+    return names | {"host_index"} if names else names
 
 
 def _tunable_names(tunables: object) -> set[str]:
@@ -182,12 +191,29 @@ def _expand_option(key: str, value: object, how: _Pass, path: Path) -> object:
         return value
     if key == "children" and isinstance(value, list):
         return [_expand_environment(child, how, (*path, index)) for index, child in enumerate(value)]
+    if key in ("upload", "download"):  # files may be named from the trial's directory, $PWD
+        return _expand_data(value, _Pass(how.names, _with(how.late, "PWD")), path)
+    if key == "commands" and isinstance(value, Mapping):
+        return {name: _expand_command(one, how, (*path, name)) for name, one in value.items()}
     if key == "const_args" and isinstance(value, Mapping):
         return {
             name: _expand_data(arg, _Pass(how.names, how.late, again=True, within=name), (*path, name))
             for name, arg in value.items()
         }
     return _expand_data(value, how, path)
+
+
+def _with(late: _Late, name: str) -> _Late:
+    return _Late(trial=late.trial | {name}, declared=late.declared)
+
+
+def _expand_command(value: object, how: _Pass, path: Path) -> object:
+    if not isinstance(value, Mapping):
+        return _expand_data(value, how, path)
+    return {
+        key: inner if key in _SHELL else _expand_data(inner, how, (*path, key))
+        for key, inner in value.items()
+    }
 
 
 def _expand_data(value: object, how: _Pass, path: Path) -> Any:

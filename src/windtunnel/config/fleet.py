@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from windtunnel.config.inventory import find_hosts
@@ -10,7 +10,7 @@ from windtunnel.config.load import LoadedConfig
 from windtunnel.config.roles import as_request, check_hosts
 from windtunnel.environments import Environment
 from windtunnel.errors import ConfigError
-from windtunnel.protocols import LocalExec, RemoteExec, Services
+from windtunnel.protocols import FileShare, HostOps, LocalExec, RemoteExec, Services
 from windtunnel.scheduling.hosts import Host, Placement, Request
 from windtunnel.services.local_exec import LocalExecService
 from windtunnel.services.ssh.options import SshOptions
@@ -67,17 +67,16 @@ class EnvironmentMaker:
 
     def __init__(self, loaded: LoadedConfig, fleet: Fleet) -> None:
         self._loaded = loaded
-        services: dict[type[object], object] = {LocalExec: LocalExecService()}
-        if fleet.ssh is not None:
-            services[RemoteExec] = fleet.ssh
-        self._services = Services(services)
+        self._request = fleet.request
+        self._services = _services(fleet.ssh)
 
     def for_host(self, host: Host, runner_id: int) -> Environment:
         """The environment of a slot.
 
         :raises ConfigError: if the description is wrong.
         """
-        return self._make({**host.variables, **_names_of(host), "trial_runner_id": runner_id})
+        roles = {} if self._request is None else _role_names({role: [host] for role in self._request.roles})
+        return self._make({**host.variables, **_names_of(host), **roles, "trial_runner_id": runner_id})
 
     def for_placement(self, placement: Placement) -> Environment:
         """The environment of a trial with several hosts: each role has its hosts' names and addresses.
@@ -87,13 +86,8 @@ class EnvironmentMaker:
 
         :raises ConfigError: if the description is wrong.
         """
-        names: dict[str, object] = {**_names_of(placement.host), "trial_runner_id": placement.runner_id}
-        for role, hosts in placement.hosts.items():
-            told = [_names_of(host) for host in hosts]
-            names |= {f"{role}_{name}": value for name, value in _named(told[0]).items()}
-            names[f"{role}_hosts"] = ",".join(str(one["host"]) for one in told)
-            names[f"{role}_addresses"] = ",".join(str(one["host_address"]) for one in told)
-        return self._make(names)
+        names = {**_names_of(placement.host), "trial_runner_id": placement.runner_id}
+        return self._make({**names, **_role_names(placement.hosts)})
 
     def _make(self, names: Mapping[str, object]) -> Environment:
         described = self._loaded.config.environment
@@ -110,9 +104,26 @@ class EnvironmentMaker:
             raise exc.within("environment") from None
 
 
+def _services(ssh: SshService | None) -> Services:
+    local = LocalExecService()
+    services: dict[type[object], object] = {LocalExec: local}
+    if ssh is not None:
+        from windtunnel.services.ssh.files import SshFiles
+        from windtunnel.services.ssh.hosts import SshHostOps
+
+        services |= {RemoteExec: ssh, FileShare: SshFiles(ssh), HostOps: SshHostOps(ssh, local)}
+    return Services(services)
+
+
 def _names_of(host: Host) -> dict[str, object]:
     return {"host": host.name, "host_address": host.address or "localhost"}
 
 
-def _named(names: Mapping[str, object]) -> dict[str, object]:
-    return {name.removeprefix("host_"): value for name, value in names.items()}
+def _role_names(roles: Mapping[str, Sequence[Host]]) -> dict[str, object]:
+    names: dict[str, object] = {}
+    for role, hosts in roles.items():
+        addresses = [host.address or "localhost" for host in hosts]
+        names[f"{role}_host"], names[f"{role}_address"] = hosts[0].name, addresses[0]
+        names[f"{role}_hosts"] = ",".join(host.name for host in hosts)
+        names[f"{role}_addresses"] = ",".join(addresses)
+    return names

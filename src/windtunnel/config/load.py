@@ -14,7 +14,8 @@ from typing import Any
 
 from windtunnel.config.document import Document, read_document
 from windtunnel.config.expand import Names, check_globals, expand_document
-from windtunnel.config.schema import EnvironmentConfig, ExperimentConfig, children_of
+from windtunnel.config.schema import ExperimentConfig, children_of
+from windtunnel.environments.composite import ChildOptions
 from windtunnel.errors import ConfigError
 from windtunnel.options import nearest, parse_options, shown
 
@@ -216,4 +217,4 @@ def _check_children(config: Mapping[str, Any], path: tuple[str | int, ...]) -> N
         raise exc.within(*path) from None
     for index, child in enumerate(children):
         place = (*path, "children", index)
-        _check_children(parse_options(EnvironmentConfig, child, path=place).config, (*place, "config"))
+        _check_children(parse_options(ChildOptions, child, path=place).config, (*place, "config"))

@@ -19,8 +19,8 @@ from windtunnel.tunables import TunableGroups
 
 __all__ = ["TRIAL_PARAMETERS", "CommonOptions", "Environment"]
 
-TRIAL_PARAMETERS = frozenset({"experiment_id", "trial_id", "trial_runner_id", "host"})
-"""Parameters the scheduler gives to every ``setup``."""
+TRIAL_PARAMETERS = frozenset({"experiment_id", "trial_id", "trial_runner_id", "host", "host_address"})
+"""Parameters that only a trial has: the scheduler gives them to the constructor or to every ``setup``."""
 
 _BUFFERED_SAMPLES = 10_000
 
@@ -144,6 +144,12 @@ class Environment(ABC):
         """Whether calling ``status`` during a run can bring anything."""
         mine, plain = type(self), Environment
         return mine._status is not plain._status or mine.status is not plain.status  # noqa: SLF001 - our own
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether its class has nothing to tear down, so that ``teardown`` returns at once."""
+        mine, plain = type(self), Environment
+        return mine._teardown is plain._teardown and mine.teardown is plain.teardown  # noqa: SLF001 - our own
 
     @property
     def is_clean(self) -> bool:
@@ -284,9 +290,9 @@ class Environment(ABC):
         else:
             self._buffer.extend(samples)
 
-    def _expand(self, text: str) -> str:
+    def _expand(self, text: str, **more: Value) -> str:
         """``text`` with ``$name`` replaced by parameters and the trial's globals; unknown names stay."""
-        return expand(text, {**self._overlay, **self._params}, missing_ok=True)
+        return expand(text, {**self._overlay, **self._params, **more}, missing_ok=True)
 
     def _overlaid(self, global_config: Mapping[str, Any] | None) -> Mapping[str, Any]:
         return {**self._globals, **global_config} if global_config else self._globals

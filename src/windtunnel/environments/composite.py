@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
 from windtunnel.environments.base import CommonOptions, Environment
+from windtunnel.environments.hosts import hosts_of
+from windtunnel.environments.replicas import Aggregates, Replicas
+from windtunnel.environments.together import RunEnded, all_in_turn, at_once, ran
 from windtunnel.errors import ConfigError, EnvironmentFailed
 from windtunnel.model import RunResult, Status, StatusReport, Value, utc_now
 from windtunnel.options import Options
@@ -24,6 +27,15 @@ class ChildOptions(Options):
     class_name: str = Field(alias="class", description="short name or dotted path")
     name: str | None = Field(default=None, description="for people; default the class")
     config: dict[str, Any] = Field(default_factory=dict, description="the child's own options")
+    on: str | None = Field(
+        default=None,
+        min_length=1,
+        description="role of hosts_per_trial on whose hosts it is, all of them; default the trial's $host",
+    )
+    aggregate: Aggregates = Field(
+        default_factory=dict,
+        description="of a metric over the hosts: mean, sum, min, max, or metric → one of them; default none",
+    )
 
 
 class CompositeOptions(CommonOptions):
@@ -32,6 +44,9 @@ class CompositeOptions(CommonOptions):
     model_config = ConfigDict(extra="forbid")
 
     children: tuple[ChildOptions, ...] = Field(min_length=1, description="in the order of set-up")
+    concurrent: bool = Field(
+        default=False, description="run the children at the same time, not one after the other; default false"
+    )
 
 
 class CompositeEnv(Environment):
@@ -41,6 +56,8 @@ class CompositeEnv(Environment):
     children before it: they fill its ``required_args`` and the ``$name`` in its ``const_args``, and never
     override constants of its own. The first child that fails ends set-up and run. Metrics and telemetry are
     merged; where children report the same metric, the later one's value counts.
+
+    A child that is ``on`` a role has the role's host for its ``$host``; with several, see ``Replicas``.
     """
 
     options_class = CompositeOptions
@@ -62,19 +79,27 @@ class CompositeEnv(Environment):
         )
         for index, child in enumerate(self.options.children):
             try:
-                made = Environment.new(
-                    env_name=child.name or child.class_name,
-                    class_name=child.class_name,
-                    config=child.config,
-                    global_config=_seen_by(child, self._params, self._globals),
-                    tunables=tunables,
-                    service=service,
-                )
+                made = self._made(child)
             except ConfigError as exc:
                 raise exc.within("config", "children", index) from exc.__cause__
             self._children.append(made)
             self._params = {**made.parameters, **self._params}
         self._tunables = self._selected(tunables or TunableGroups({}))
+
+    def _made(self, child: ChildOptions) -> Environment:
+        make = partial(
+            Environment.new,
+            env_name=child.name or child.class_name,
+            class_name=child.class_name,
+            config=child.config,
+            tunables=self._offered,
+            service=self._services,
+        )
+        seen = _seen_by(child, self._params, self._globals)
+        if child.on is None or len(hosts := hosts_of(child.on, self._globals)) == 1:
+            return make(global_config=seen)
+        replicas = [make(global_config={**seen, **host}) for host in hosts]
+        return Replicas(replicas, role=child.on, aggregates=child.aggregate)
 
     @property
     def children(self) -> tuple[Environment, ...]:
@@ -133,12 +158,16 @@ class CompositeEnv(Environment):
 
     async def _run(self) -> RunResult:
         metrics: dict[str, Any] = {}
-        for child in self._children:
-            result = RunResult.of(await child.run())
-            if result.status is not Status.SUCCEEDED:
-                self._failure = f"{child.name}: {child.failure or f'ended as {result.status.name}'}"
-                return result._replace(metrics=None)
-            metrics.update(result.metrics or {})
+        try:
+            if self.options.concurrent:
+                for found in await at_once([partial(ran, child) for child in self._children]):
+                    metrics.update(found)
+            else:
+                for child in self._children:
+                    metrics.update(await ran(child))
+        except RunEnded as exc:
+            self._failure = exc.failure
+            return exc.result
         return RunResult(Status.SUCCEEDED, utc_now(), metrics)
 
     async def _status(self) -> StatusReport:
@@ -149,40 +178,21 @@ class CompositeEnv(Environment):
         return StatusReport(bad[0] if bad else own.status, own.timestamp, telemetry)
 
     async def _abort(self) -> None:
-        await _all([child.abort for child in reversed(self._children)])
+        await all_in_turn([child.abort for child in reversed(self._children)])
 
     async def _teardown(self) -> None:
-        await _all([child.teardown for child in reversed(self._children)])
-
-
-async def _all(steps: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Take every step in turn, whatever comes of those before; then raise the first error."""
-    errors: list[Exception] = []
-
-    async def take(step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await step()
-        except Exception as exc:  # noqa: BLE001 - the other children's turn comes first
-            errors.append(exc)
-
-    # The stack calls each, the one pushed last first, even if the call before was cancelled.
-    async with AsyncExitStack() as stack:
-        for step in reversed(steps):
-            stack.push_async_callback(take, step)
-    if errors:
-        for other in errors[1:]:
-            errors[0].add_note(f"and then: {other}")
-        raise errors[0]
+        await all_in_turn([child.teardown for child in reversed(self._children)])
 
 
 def _seen_by(
     child: ChildOptions, shared: Mapping[str, Value], global_config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The globals of a child; beneath the real ones, what is shared and not a constant of its own."""
+    """The globals of a child: its host, the real ones, and what is shared and not a constant of its own."""
     own = child.config.get("const_args") or {}
     passed = {
         name: value
         for name, value in shared.items()
         if name not in own or own[name] in (f"${name}", f"${{{name}}}")
     }
-    return {**passed, **global_config}
+    placed = {} if child.on is None else hosts_of(child.on, global_config)[0]
+    return {**passed, **global_config, **placed}

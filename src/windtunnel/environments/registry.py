@@ -18,8 +18,12 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "CompositeEnv": "windtunnel.environments.composite",
         "FunctionEnv": "windtunnel.environments.function",
+        "HostEnv": "windtunnel.environments.host",
         "LocalEnv": "windtunnel.environments.local",
+        "LocalFileShareEnv": "windtunnel.environments.file_share",
         "MockEnv": "windtunnel.environments.mock",
+        "OSEnv": "windtunnel.environments.os_settings",
+        "RemoteEnv": "windtunnel.environments.remote",
     }
 )
 """Short name → the module that defines the class."""

@@ -1,0 +1,239 @@
+"""Starts and stops hosts through their operating system, and asks them what they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+from pydantic import Field
+
+from windtunnel.errors import HostFailed, HostKeyRefused, HostLost, HostUnreachable
+from windtunnel.options import Duration, Options
+from windtunnel.protocols import HostFacts, LocalExec, ScriptResult
+from windtunnel.services.ssh.pipes import Pipe, PipeSessions, pool_of
+from windtunnel.services.ssh.remote_exec import SshService
+
+__all__ = ["HostOpsOptions", "SshHostOps"]
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+_ANSWER_LIMIT_S = 20.0
+_PROBES = 8
+_MOST_FACTS = 100
+
+R = TypeVar("R")
+
+_BOOT_ID = """\
+cat -- "$path" 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || sysctl -n kern.boottime ||
+    fail 'it does not tell when it was booted'
+"""
+
+_FACTS = """\
+tell() { if [ -n "$2" ]; then printf '%s %s\\n' "$1" "$2"; fi; }
+tell kernel "$(uname -r)"
+tell architecture "$(uname -m)"
+os=$(. /etc/os-release 2>/dev/null && printf %s "$PRETTY_NAME")
+tell os "${os:-$(uname -s)}"
+cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -n 1)
+tell cpu "${cpu:-$(sysctl -n machdep.cpu.brand_string 2>/dev/null)}"
+tell cpus "$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
+kilobytes=$(sed -n 's/^MemTotal: *\\([0-9]*\\) kB$/\\1/p' /proc/meminfo 2>/dev/null)
+tell memory "${kilobytes:+${kilobytes}000}"
+tell boot_id "$(cat -- "$path" 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null)"
+echo end
+while read -r _; do date +%s.%N; done
+"""
+
+
+class HostOpsOptions(Options):
+    """How to start and stop a host. The commands are for a POSIX shell, with its name in ``$HOST``."""
+
+    start_command: str | None = Field(
+        default=None, description="run on this machine, such as ipmitool or wakeonlan"
+    )
+    stop_command: str = Field(default="", description="run on the host; default shutdown -h now, as root")
+    reboot_command: str = Field(default="", description="run on the host; default shutdown -r now, as root")
+    boot_id_path: str = Field(
+        default="/proc/sys/kernel/random/boot_id", description="a file there that changes with every boot"
+    )
+    boot_timeout: Duration = Field(
+        default=timedelta(minutes=10), description="limit of starting, stopping and rebooting; default 10m"
+    )
+
+
+class SshHostOps:
+    """Hosts that have an SSH server; implements ``HostOps``.
+
+    :param local: runs the commands that start hosts.
+    :param options: of a host that is not in ``hosts``.
+    :param hosts: name → options.
+    """
+
+    def __init__(
+        self,
+        service: SshService,
+        local: LocalExec,
+        *,
+        options: HostOpsOptions | None = None,
+        hosts: Mapping[str, HostOpsOptions] | None = None,
+    ) -> None:
+        self._service = service
+        self._local = local
+        self._default = options or HostOpsOptions()
+        self._hosts = dict(hosts or {})
+        self._sessions = PipeSessions(service)
+
+    def _options(self, host: str) -> HostOpsOptions:
+        return self._hosts.get(host, self._default)
+
+    async def start(self, host: str) -> None:
+        with suppress(HostUnreachable, HostLost):
+            await self.boot_id(host)
+            return
+        command, limit = self._options(host).start_command, self._options(host).boot_timeout
+        if command is None:
+            raise HostFailed(host, "it does not answer, and there is no start_command to start it with")
+        with anyio.move_on_after(limit.total_seconds()) as scope:
+            async with self._local.session() as session:
+                result = await session.run([command], env={"HOST": host}, cwd=Path())
+                _check(host, "start", command, result)
+        if scope.cancelled_caught:
+            raise HostFailed(host, f"cannot start it: {command!r} did not end within {limit}")
+        await self.wait_until_reachable(host)
+
+    async def stop(self, host: str) -> None:
+        options = self._options(host)
+        with anyio.move_on_after(options.boot_timeout.total_seconds()):
+            await self._command(host, "stop", options.stop_command or _as_root("shutdown -h now"))
+            await _repeat(lambda: self._is_gone(host))
+            return
+        raise HostFailed(host, f"it was stopped, and still answers after {options.boot_timeout}")
+
+    async def reboot(self, host: str, *, wait: bool = True) -> None:
+        options = self._options(host)
+        before = await self.boot_id(host)
+        with anyio.move_on_after(options.boot_timeout.total_seconds()) as scope:
+            await self._command(host, "reboot", options.reboot_command or _as_root("shutdown -r now"))
+        if scope.cancelled_caught:
+            raise HostFailed(host, f"the command to reboot it did not end within {options.boot_timeout}")
+        if wait:
+            await self.wait_until_reachable(host, booted_since=before)
+
+    async def wait_until_reachable(
+        self, host: str, *, timeout: timedelta | None = None, booted_since: str | None = None
+    ) -> None:
+        limit = self._options(host).boot_timeout if timeout is None else timeout
+        why = "it did not answer"
+
+        async def try_once() -> bool:
+            nonlocal why
+            try:
+                found = await self.boot_id(host)
+            except HostKeyRefused:
+                raise
+            except HostFailed as exc:  # a login too may be refused while it boots
+                why = exc.reason
+                return False
+            why = "it has not booted since"
+            return found != booted_since
+
+        with anyio.move_on_after(limit.total_seconds()):
+            await _repeat(try_once)
+            return
+        raise HostUnreachable(host, f"it was not ready within {limit}: {why}", passing=True)
+
+    async def boot_id(self, host: str) -> str:
+        return await self._ask(host, _BOOT_ID, _first_line)
+
+    async def facts(self, host: str) -> HostFacts:
+        facts = await self._ask(host, _FACTS, _read_facts)
+        connection = await pool_of(self._service).connection(host)
+        version = connection.ssh.get_extra_info("server_version")
+        return HostFacts(**{**facts, "server": version})
+
+    async def _ask(self, host: str, program: str, read: Callable[[Pipe], Awaitable[R]]) -> R:
+        session = await self._sessions.session(host)
+        values = {"path": self._options(host).boot_id_path}
+        with anyio.move_on_after(_ANSWER_LIMIT_S):
+            async with session.open(program, values, doing="it was asked what it is") as pipe:
+                result = await read(pipe)
+            if pipe.status != 0:
+                raise HostFailed(host, pipe.said or f"it does not tell, status {pipe.status}")
+            return result
+        raise HostUnreachable(host, f"it did not tell what it is within {_ANSWER_LIMIT_S:g} s", passing=True)
+
+    async def _command(self, host: str, what: str, command: str) -> None:
+        with suppress(HostLost):  # it did as it was told
+            async with self._service.session(host) as session:
+                _check(host, what, command, await session.run([command], env={"HOST": host}))
+
+    async def _is_gone(self, host: str) -> bool:
+        try:
+            await self.boot_id(host)
+        except (HostUnreachable, HostLost):
+            return True
+        return False
+
+
+def _as_root(command: str) -> str:
+    return f'if [ "$(id -u)" = 0 ]; then {command}; else sudo -n {command}; fi'
+
+
+def _check(host: str, what: str, command: str, result: ScriptResult) -> None:
+    if result.exit_status > 0:
+        said = (result.stderr.text or result.stdout.text).strip() or "it said nothing"
+        raise HostFailed(
+            host, f"cannot {what} it: {command!r} ended with status {result.exit_status}: {said}"
+        )
+
+
+async def _repeat(try_once: Callable[[], Awaitable[bool]]) -> None:
+    """Until it succeeds, with growing pauses."""
+    pause = _FIRST_PAUSE_S
+    while not await try_once():
+        await anyio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+async def _first_line(pipe: Pipe) -> str:
+    return (await pipe.line() or "").strip()
+
+
+async def _read_facts(pipe: Pipe) -> dict[str, str | int | float]:
+    """Fields of ``HostFacts``."""
+    facts: dict[str, str | int | float] = {}
+    while len(facts) < _MOST_FACTS and (line := await pipe.line()) not in (None, "end"):
+        name, _, value = (line or "").partition(" ")
+        facts[name] = int(value) if name in ("cpus", "memory") and value.isdecimal() else value
+    if isinstance(memory := facts.get("memory"), int):
+        facts["memory"] = memory // 1000 * 1024
+    facts |= await _clock(pipe)
+    pipe.end_input()
+    return facts
+
+
+async def _clock(pipe: Pipe) -> dict[str, float]:
+    """Ask for the time again and again; the shortest round trip knows it best, as in RFC 5905."""
+    best: dict[str, float] = {}
+    for _ in range(_PROBES):
+        sent, began = time.time(), time.perf_counter()
+        await pipe.send(b"\n")
+        line = await pipe.line()
+        latency = time.perf_counter() - began
+        seconds, _, fraction = (line or "").partition(".")
+        if not seconds.isdecimal():
+            break
+        is_exact = fraction.isdecimal()  # not every date knows parts of a second
+        there = float(f"{seconds}.{fraction}") if is_exact else int(seconds) + 0.5
+        if not best or latency < best["latency"]:
+            best = {
+                "clock_offset": there - (sent + latency / 2),
+                "clock_error": latency / 2 + (0.0 if is_exact else 0.5),
+                "latency": latency,
+            }
+    return best
