@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.acceptance.ledger import ACCEPTED
+from tests.acceptance.outcome_log import ACCEPTED
 
 __all__ = ["Soaked", "soak"]
 

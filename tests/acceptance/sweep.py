@@ -1,7 +1,8 @@
-"""Strikes the scenario at every fault point, once a case, and lets a fresh process resume it.
+"""Strikes the scenario at its fault points, once a case, and lets a fresh process resume it.
 
-``python -m tests.acceptance.sweep FAULT`` prints one JSON line. Everything is imported once; each life of a
-case is a fork of this process, which is what makes a thousand of them affordable.
+``python -m tests.acceptance.sweep FAULT`` prints one JSON line; ``WINDTUNNEL_SWEEP`` says which cases, see
+``planned``. Everything is imported once; each life of a case is a fork of this process, which is what makes a
+thousand of them affordable.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import gc
 import json
 import logging
 import os
-import random
+import resource
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,8 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
+from zlib import crc32
 
+from tests.acceptance.sweep_report import FAULTS, SAMPLE, Case, Failure, Fault, Report
 from windtunnel.testing import faults
 
 if __name__ == "__main__":
@@ -35,31 +37,21 @@ if __name__ == "__main__":
 import anyio
 from sqlalchemy.exc import OperationalError
 
-from tests.acceptance.scenario import LEASE, live, problems
+from tests.acceptance.oracle import problems
+from tests.acceptance.scenario import LEASE, Fenced, fenced, live
 from windtunnel import StorageUnavailable, WindtunnelError
 from windtunnel.testing.detectors import nothing_left
 
-Fault = Literal["cancel", "error", "kill", "delay"]
-SAMPLE = os.environ.get("WINDTUNNEL_SWEEP", "1")
-"""Which cases: a number for a sample of them, ``all`` for each."""
 _LIMIT_S = 20.0
 _PAUSE_S = 0.004
 _AT_ONCE = 5
-_ASLEEP_AT_ONCE = 10
-_OTHERS: tuple[Fault, ...] = ("cancel", "error", "delay")
+_FROZEN_AT_ONCE = 6
+_FROZEN_S = 2 * LEASE.total_seconds()
+"""Less than the scenario's patience: one that is frozen in a transaction lets nobody else write."""
 _RAW = ("storage.sqlite:", "storage.server:")
 """Modules in which errors are still those of the driver."""
 _TEARS_DOWN = "scheduling.runner:TrialRunner.run#"
 """Where a fault may stand in the place of the teardown itself."""
-
-
-class Case(NamedTuple):
-    """One fault: at the ``number``-th time that ``point`` is reached."""
-
-    point: str
-    moment: faults.Moment
-    number: int
-    fault: Fault
 
 
 class Counting:
@@ -98,9 +90,8 @@ class Strike:
                 raise _error(point)
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            case "delay":
-                with anyio.CancelScope(shield=True):
-                    await anyio.sleep(2 * LEASE.total_seconds())
+            case "freeze":  # all threads, heartbeats too; who conducts this wakes us again
+                os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _error(point: str) -> Exception:
@@ -166,9 +157,18 @@ def _body(life: Callable[[], None], folder: Path, name: str) -> None:
 # Conducting
 
 
-_STARVED = ("took ", "did not end", "ended with -9")
+_NONE = Fenced(0, 0)
+_HUNG = "did not end"
+_TOOK = "took "
 """What is wrong when a loaded machine lets leases expire, too; then it is tried again alone."""
 _AGAIN = 8
+
+
+class Frozen(NamedTuple):
+    """The first life, while it stands still."""
+
+    pid: int
+    thaws_at: float
 
 
 @dataclass
@@ -181,6 +181,7 @@ class Run:
     lives: dict[int, str] = field(default_factory=dict)
     deadline: float = 0.0
     resumed: bool = False
+    frozen: Frozen | None = None
 
     @property
     def struck(self) -> bool:
@@ -200,23 +201,32 @@ class Run:
     def step(self) -> bool:
         """Look what has ended and begin what is due; whether the case is through."""
         self._reap()
-        waits_for_none = not self.lives or (self.case.fault == "delay" and self.struck)
-        if not self.resumed and waits_for_none:
+        if not self.resumed and (self.frozen or not self.lives):
             self.resumed = True
             self._fork("second", partial(second_life, self.folder))
+        if self.frozen and time.monotonic() >= self.frozen.thaws_at:
+            os.kill(self.frozen.pid, signal.SIGCONT)
+            self.frozen = None
         return self.resumed and not self.lives
 
     def _reap(self) -> None:
+        late = time.monotonic() > self.deadline
         for pid, name in tuple(self.lives.items()):
-            if time.monotonic() > self.deadline:
-                self.problems.append(f"the {name} life did not end")
+            if late:
+                self.problems.append(f"the {name} life {_HUNG}")
                 os.kill(pid, signal.SIGKILL)
-            ended, status = os.waitpid(pid, 0 if time.monotonic() > self.deadline else os.WNOHANG)
-            if ended:
-                del self.lives[pid]
-                code = os.waitstatus_to_exitcode(status)
-                if code != (-signal.SIGKILL if self.killed_by_itself(name) else 0):
-                    self.problems.append(f"the {name} life ended with {code}")
+            changed, status = os.waitpid(pid, 0 if late else os.WNOHANG | os.WUNTRACED)
+            if changed and os.WIFSTOPPED(status):
+                self.frozen = Frozen(pid, time.monotonic() + _FROZEN_S)
+            elif changed:
+                self._ended(pid, name, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, pid: int, name: str, code: int) -> None:
+        del self.lives[pid]
+        if self.frozen and self.frozen.pid == pid:
+            self.frozen = None
+        if code != (-signal.SIGKILL if self.killed_by_itself(name) else 0):
+            self.problems.append(f"the {name} life ended with {code}")
 
     def killed_by_itself(self, name: str) -> bool:
         return name == "first" and self.case.fault == "kill" and self.struck
@@ -233,35 +243,54 @@ class Run:
         except (sqlite3.Error, OSError) as exc:
             self.problems.append(f"it cannot be judged: {exc!r}")
 
-    def report(self) -> dict[str, Any]:
+    def failure(self) -> Failure:
         logs = [path.read_text(encoding="utf-8")[-3000:] for path in sorted(self.folder.glob("*.log"))]
-        return {"case": list(self.case), "problems": self.problems, "logs": logs}
+        return Failure(self.case, self.problems, logs)
 
 
-def conduct(cases: Sequence[Case], folder: Path, at_once: int) -> tuple[int, list[dict[str, Any]]]:
-    """Run the cases, some at once; how many faults really struck, and what was wrong."""
+@dataclass
+class Conducted:
+    """What some cases came to.
+
+    :ivar struck: in how many of them the fault happened.
+    :ivar fenced: what all of them lost to others.
+    """
+
+    struck: int = 0
+    fenced: Fenced = _NONE
+    failed: list[Failure] = field(default_factory=list)
+
+    def add(self, run: Run) -> None:
+        lost, refused = fenced(run.folder)
+        self.struck += run.struck
+        self.fenced = Fenced(self.fenced.lost + lost, self.fenced.refused + refused)
+        if run.problems:
+            self.failed.append(run.failure())
+
+
+def conduct(cases: Sequence[Case], folder: Path, at_once: int) -> Conducted:
+    """Run the cases, some at once."""
     waiting = iter(enumerate(cases))
     under_way: list[Run] = []
-    struck = 0
-    failed: list[dict[str, Any]] = []
+    done = Conducted()
     while True:
         while len(under_way) < at_once and (entry := next(waiting, None)):
             under_way.append(Run(entry[1], folder / str(entry[0])))
             under_way[-1].begin()
         if not under_way:
-            return struck, failed
+            return done
         time.sleep(_PAUSE_S)
         for run in [one for one in under_way if one.step()]:
             under_way.remove(run)
             run.judge()
-            struck += run.struck
-            if run.problems:
-                failed.append(run.report())
+            done.add(run)
             shutil.rmtree(run.folder)
 
 
-def _may_be_starved(failed: dict[str, Any]) -> bool:
-    return all(any(said in problem for said in _STARVED) for problem in failed["problems"])
+def _may_be_starved(failed: Failure) -> bool:
+    if any(_HUNG in problem for problem in failed.problems):  # the rest is wrong because it was killed
+        return True
+    return all(_TOOK in problem for problem in failed.problems)
 
 
 def rehearse(folder: Path) -> Counter[tuple[str, faults.Moment]]:
@@ -281,40 +310,24 @@ def rehearse(folder: Path) -> Counter[tuple[str, faults.Moment]]:
     return hook.seen
 
 
-def planned(seen: Counter[tuple[str, faults.Moment]], fault: Fault) -> Iterator[Case]:
-    """Before each point at its first time, and after it at a later one.
+def planned(seen: Counter[tuple[str, faults.Moment]], fault: Fault, sample: str = SAMPLE) -> Iterator[Case]:
+    """Before each point at its first time, and after it at a later one, if the rehearsal came there.
 
-    A sample kills at half of the points and does one of the other three at each, at one of the two moments.
+    That is ``all``. A sample has one case a point: whatever its number, each point is struck by one of the
+    four faults, at one of the two moments. With the next number it is the next fault's turn: four in a row
+    strike each point with each fault, and eight are ``all``. Each day has a number of its own.
     """
-    chance = random.Random(SAMPLE)
     for point in sorted({point for point, _ in seen}):
-        later = chance.randint(1, max(1, seen[point, "after"] * 2 // 3))
+        turn = crc32(point.encode())
         cases = [Case(point, "before", 1, fault)]
-        if seen[point, "after"]:
-            cases.append(Case(point, "after", later, fault))
-        one, chosen = chance.choice(cases), {chance.choice(_OTHERS), chance.choice(("kill", None))}
-        if SAMPLE == "all":
+        if often := seen[point, "after"]:
+            cases.append(Case(point, "after", 1 + turn % max(1, often * 2 // 3), fault))
+        if sample == "all":
             yield from cases
-        elif fault in chosen:
-            yield one
-
-
-class Report(NamedTuple):
-    """What a sweep found.
-
-    :ivar cases: how many there were.
-    :ivar struck: in how many of them the fault happened: no two runs are the same.
-    :ivar failed: case, problems, logs.
-    :ivar tried_again: how many seemed to fail for want of a processor only.
-    """
-
-    cases: int
-    struck: int
-    failed: list[dict[str, Any]]
-    tried_again: int
-    reached: list[str]
-    not_reached: list[str]
-    seconds: float
+            continue
+        rounds, place = divmod(turn + int(sample), len(FAULTS))
+        if fault == FAULTS[place]:
+            yield cases[rounds % len(cases)]
 
 
 def sweep(fault: Fault, folder: Path) -> Report:
@@ -322,27 +335,31 @@ def sweep(fault: Fault, folder: Path) -> Report:
     began = time.monotonic()
     seen = rehearse(folder / "rehearsal")
     cases = list(planned(seen, fault))
-    at_once = _ASLEEP_AT_ONCE if fault == "delay" else _AT_ONCE
-    struck, failed = conduct(cases, folder, at_once)
-    starved = [one for one in failed if _may_be_starved(one)]
+    done = conduct(cases, folder, _FROZEN_AT_ONCE if fault == "freeze" else _AT_ONCE)
+    starved = [one for one in done.failed if _may_be_starved(one)]
+    failed = done.failed
     if 0 < len(starved) <= max(_AGAIN, len(cases) // 20):
-        _, still = conduct([Case(*one["case"]) for one in starved], folder / "again", at_once=1)
-        failed = [one for one in failed if one not in starved] + still
+        again = conduct([one.case for one in starved], folder / "again", at_once=1)
+        failed = [one for one in failed if one not in starved] + again.failed
     reached = sorted({point for point, _ in seen})
-    missed = sorted(set(faults.installed()) - set(reached))
-    return Report(len(cases), struck, failed, len(starved), reached, missed, time.monotonic() - began)
-
-
-def swept(fault: Fault) -> Report:
-    """Strike with ``fault``; needs a process whose modules are rewritten, so one is started."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.acceptance.sweep", fault],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+    return Report(
+        fault=fault,
+        cases=len(cases),
+        struck=done.struck,
+        failed=failed,
+        tried_again=len(starved),
+        lost=done.fenced.lost,
+        refused=done.fenced.refused,
+        reached=reached,
+        not_reached=sorted(set(faults.installed()) - set(reached)),
+        seconds=time.monotonic() - began,
+        cpu_s=sum(_cpu_s(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
     )
-    return Report(*json.loads(done.stdout))
+
+
+def _cpu_s(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
 
 
 def main(fault: Fault) -> None:
@@ -351,5 +368,5 @@ def main(fault: Fault) -> None:
 
 
 if __name__ == "__main__":
-    assert sys.argv[1] in get_args(Fault), f"expected one of {get_args(Fault)}"
-    main(sys.argv[1])  # type: ignore[arg-type]  # checked
+    assert sys.argv[1] in FAULTS, f"expected one of {FAULTS}"
+    main(sys.argv[1])

@@ -1,11 +1,13 @@
-"""Cancelled, or refused by its database, at any await of storage, scheduling and telemetry."""
+"""Cancelled, or refused by its database, at awaits of storage, scheduling and telemetry.
+
+Which of them it is today: see ``sweep.planned``.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.sweep import swept
-from tests.acceptance.verdict import check
+from tests.acceptance.sweep_report import check, swept
 
 
 @pytest.mark.timeout(900)

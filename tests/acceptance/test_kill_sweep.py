@@ -1,16 +1,20 @@
-"""kill -9 at every await of storage, scheduling and telemetry; and that these are really all."""
+"""kill -9 at awaits of storage, scheduling and telemetry, and that these are really all.
+
+A day's sample shares the awaits out among the four faults of the sweeps; see ``sweep.planned``.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.sweep import swept
-from tests.acceptance.verdict import check
-from windtunnel.testing.faults import instrumented
+from tests.acceptance.sweep import planned
+from tests.acceptance.sweep_report import FAULTS, check, swept
+from windtunnel.testing.faults import Moment, instrumented
 
 PACKAGES = ("storage", "scheduling", "telemetry")
 SNIPPET = """
@@ -49,6 +53,20 @@ def test_points_are_named_in_the_order_of_the_source() -> None:
     asked = [node.args[0] for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) == 2]
     named = {one.value for one in asked if isinstance(one, ast.Constant)}
     assert named == {point.removesuffix(".enter").removesuffix(".exit") for point in points}
+
+
+def test_a_sample_strikes_each_point_once_and_four_in_a_row_with_each_fault() -> None:
+    seen: Counter[tuple[str, Moment]] = Counter()
+    for i in range(40):
+        seen[f"p{i}", "before"] = 5
+        seen[f"p{i}", "after"] = 5 * (i % 3)  # some are never left
+    samples = [[case for fault in FAULTS for case in planned(seen, fault, str(n))] for n in range(100, 108)]
+    for sample in samples:
+        assert sorted(case.point for case in sample) == sorted({point for point, _ in seen})
+    by_fault = {(case.point, case.fault) for sample in samples[:4] for case in sample}
+    assert len(by_fault) == 40 * 4
+    everything = [case for fault in FAULTS for case in planned(seen, fault, "all")]
+    assert {case for sample in samples for case in sample} == set(everything)
 
 
 @pytest.mark.timeout(900)
