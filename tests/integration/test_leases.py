@@ -22,7 +22,7 @@ from .engines import OBJECTIVES, SPACE
 
 async def test_a_trial_longer_than_five_leases_is_never_taken_by_another(url: str) -> None:
     lab, other = Lab(), Lab()
-    lease = timedelta(milliseconds=300)
+    lease = timedelta(milliseconds=600)
     async with opened(url) as experiment:
 
         async def run(_: ScriptedEnv) -> None:

@@ -215,7 +215,9 @@ class RemoteSite(Site):
         result = await self.run([_MAKE], env={"WINDTUNNEL_DIR": directory})
         if result.exit_status != 0:
             why = result.stderr.text.strip() or f"status {result.exit_status}"
-            raise EnvironmentFailed(f"host {self.host!r}: cannot make the trial's directory: {why}")
+            raise EnvironmentFailed(
+                f"host {self.host!r}: setup failed: cannot make the trial's directory: {why}"
+            )
         return result.stdout.text.removesuffix("\n")
 
 
@@ -237,7 +239,7 @@ def _make_directory(path: str | None) -> Path:
         directory = Path(path).expanduser().absolute()
         directory.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as exc:  # the latter: nobody has such a home
-        raise EnvironmentFailed(f"cannot make the trial's directory: {exc}") from exc
+        raise EnvironmentFailed(f"setup failed: cannot make the trial's directory: {exc}") from exc
     return directory
 
 

@@ -199,6 +199,7 @@ class Scheduler:
                 await self._run_trials()
             finally:
                 await self._endings.settle()
+                await self._suggester.resign()
         except BaseExceptionGroup as group:
             error = first_error(group)
             raise error from error.__cause__

@@ -65,6 +65,7 @@ class Suggester:
     ) -> None:
         self.is_done = False
         self.leads = False
+        self._may_lead = False
         self._experiment = experiment
         self._lessons = lessons
         self._slots = slots
@@ -91,9 +92,7 @@ class Suggester:
         while not self._ledger.is_closed:
             if self.is_done and self._until_idle:
                 break
-            if not self.is_done and await self._experiment.lead(
-                owner, lease=self._lease, is_dead=certainly_dead
-            ):
+            if not self.is_done and await self._take_the_lead(owner):
                 await self._lead()
             else:
                 await self._follow()
@@ -134,6 +133,11 @@ class Suggester:
 
     # Leading
 
+    async def _take_the_lead(self, owner: str) -> bool:
+        self._may_lead = True  # also if the answer is lost
+        self._may_lead = await self._experiment.lead(owner, lease=self._lease, is_dead=certainly_dead)
+        return self._may_lead
+
     async def _lead(self) -> None:
         self.leads, self._exhausted, self._led_since = True, False, time.monotonic()
         try:
@@ -147,14 +151,15 @@ class Suggester:
         finally:
             if not self.leads:
                 self._lessons.forget()
-            await self._resign()
+            self.leads = False
+            await self.resign()
 
-    async def _resign(self) -> None:
-        if not self.leads:
-            return
-        self.leads = False
-        with contextlib.suppress(StorageError), anyio.move_on_after(_RESIGN_S, shield=True):
-            await self._experiment.resign(self._held.owner)
+    async def resign(self) -> None:
+        """Let others lead, if we do or may do. What fails is tried again with the next call."""
+        if self._may_lead:
+            with contextlib.suppress(StorageError), anyio.move_on_after(_RESIGN_S, shield=True):
+                await self._experiment.resign(self._held.owner)
+                self._may_lead = False
 
     @property
     def _is_over(self) -> bool:
