@@ -69,7 +69,7 @@ async def test_tune_that_is_cancelled_the_asyncio_way_ends_well_and_resumes(
     """The thread that writes may outlive the task that was cancelled; the database is closed after it."""
 
     async def bench(params: Mapping[str, Any]) -> dict[str, Any]:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
         return {"score": params["x"]}
 
     def go() -> Any:

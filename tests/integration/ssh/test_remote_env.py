@@ -226,7 +226,7 @@ async def test_a_directory_of_ones_own_is_made_and_kept(services: Services, tmp_
     await run_once(environment)
     assert (tmp_path / "it's kept/1/output").read_text() == "data\nnone\n"
     failure = await failure_of(make(services, temp_dir="/proc/nothing/here"))
-    assert "'web': cannot make the trial's directory" in failure
+    assert "cannot make the trial's directory" in failure
 
 
 # What ends a run

@@ -8,6 +8,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 import asyncssh
@@ -243,7 +244,8 @@ class Answers(asyncssh.SSHClientSession[bytes]):
     async def begin(self, program: bytes) -> str | None:
         """Send the program and wait for its greeting; what follows that, None if it ended instead."""
         assert self._channel is not None, "it was opened"  # noqa: S101
-        self._channel.write(program)
+        with suppress(BrokenPipeError):  # it has ended already; what it said comes all the same
+            self._channel.write(program)
         await self._ready.wait()
         return self.hello
 
@@ -254,7 +256,10 @@ class Answers(asyncssh.SSHClientSession[bytes]):
         number = f"r{next(self._numbers)}"
         event = self._waiting[number] = anyio.Event()
         try:
-            self._channel.write(f"{number} {request}\n".encode())
+            try:
+                self._channel.write(f"{number} {request}\n".encode())
+            except BrokenPipeError:  # it ends, and nobody would answer
+                return None
             await event.wait()
             return self._answers.pop(number, None)
         finally:
