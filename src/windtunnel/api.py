@@ -33,6 +33,7 @@ Source = str | PathLike[str] | Mapping[str, Any]
 class TuneOptions(TypedDict, total=False):
     """What ``tune`` takes besides the function, its tunables and the objectives; see there."""
 
+    constraints: Sequence[str]
     trials: int
     concurrency: int
     repeats: int
@@ -78,6 +79,8 @@ async def tune(
         plain function runs in a worker thread, where it cannot be stopped before it returns.
     :param tunables: a TunableGroups, or the plain mapping of the config format.
     :param objectives: metric → ``min`` or ``max``, the most important first.
+    :param constraints: what must be true of a configuration that is tried, such as ``a + b <= 10``; default
+        nothing.
     :param trials: how many trials the experiment shall have in all, repeats counted; default 100.
     :param concurrency: trials at once; default 1.
     :param repeats: trials a configuration; default 1.

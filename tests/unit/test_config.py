@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from windtunnel.config import from_mapping, load
 from windtunnel.errors import ConfigError, TunableError
 from windtunnel.model import Timeouts
+from windtunnel.tunables import TunableGroups
 
 EXAMPLE = r"""
 experiment: sqlite-pragmas              # id; running the file again resumes it
@@ -165,6 +166,12 @@ FIRST = ("environment", "config", "children", 0)
         ((*FIRST, "name"), 7, "7", "expected a string, found 7"),
         (("tunables", "cache", "params", "size", "rnage"), 1, "rnage", "did you mean 'range'?"),
         (("tunables", "cache", "cots"), 1, "cots", "did you mean 'cost'?"),
+        (("tunables", "cache", "params", "size", "when"), {"sise": 1}, "sise", "did you mean 'size'?"),
+        (("tunables", "cache", "params", "size", "when"), {"size": 2}, "when", "must not form a circle"),
+        (("constraints",), "size < 3", "constraints", "expected a list, found 'size < 3'"),
+        (("constraints",), ["size < 3", "sise > 1"], "sise", "no tunable 'sise'; did you mean 'size'?"),
+        (("constraints",), ["size < 3", "size > 2"], "size > 2", "the defaults violate the constraint"),
+        (("constraints",), [3], "3", "expected a string, found 3"),
         (("trials",), "24", "trials", "expected an integer, found '24'"),
         (("trials",), 24.0, "trials", "expected an integer, found 24.0"),
         (("trials",), True, "trials", "expected an integer, found true"),
@@ -253,6 +260,17 @@ def test_a_mapping_built_in_code_has_the_path_for_a_line() -> None:
 
     with pytest.raises(ConfigError, match=r"expected a mapping of options, found 'x.yaml'"):
         from_mapping("x.yaml")  # type: ignore[arg-type]  # what a caller without types may do
+
+
+def test_constraints_belong_to_the_tunables_and_may_use_globals() -> None:
+    mapping = {**SMALL, "globals": {"most": 5}, "constraints": ["size <= $most"]}
+    config = from_mapping(mapping).config
+    assert [one.text for one in config.tunables.constraints] == ["size <= 5"]
+    assert not config.tunables.assign({"size": 6}).is_feasible
+
+    space = TunableGroups(SMALL["tunables"], constraints=["size <= 7"])
+    both = from_mapping({**mapping, "tunables": space}).config.tunables
+    assert [one.text for one in both.constraints] == ["size <= 7", "size <= 5"]
 
 
 def test_a_wrong_tunable_stays_a_tunable_error() -> None:

@@ -126,11 +126,14 @@ def test_a_mistake_is_told_with_its_line(
 
 async def test_what_the_readme_shows_can_be_run(tmp_path: Path, url: str) -> None:
     text = await anyio.Path(README).read_text()
-    experiment, hosts, policies = (YAML(typ="safe", pure=True).load(one) for one in YAML_BLOCK.findall(text))
-    described = {**experiment, **policies, "storage": url}
+    written = [YAML(typ="safe", pure=True).load(one) for one in YAML_BLOCK.findall(text)]
+    parts = {next(iter(one)): one for one in written}
+    described = {**parts["experiment"], **parts["timeouts"], "storage": url}
     async with assemble(from_mapping(described, directory=tmp_path)) as assembly:
         assert assembly.scheduler.snapshot().target == 24
     del described["concurrency"]
     (tmp_path / "known_hosts").touch()
-    async with assemble(from_mapping({**described, **hosts}, directory=tmp_path)) as assembly:
+    async with assemble(from_mapping({**described, **parts["hosts"]}, directory=tmp_path)) as assembly:
         assert assembly.scheduler.snapshot().slots == 64
+    constrained = from_mapping({**parts["experiment"], **parts["tunables"]}, directory=tmp_path).config
+    assert not constrained.tunables.assign({"workers": 64, "buffer_mib": 1024}).is_feasible

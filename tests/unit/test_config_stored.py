@@ -53,6 +53,14 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert again.origin.source == str(file)
 
 
+def test_constraints_come_back(tmp_path: Path) -> None:
+    space = TunableGroups(DATA["tunables"], constraints=["x != 7"])
+    loaded = from_mapping({**DATA, "tunables": space, "constraints": ["x < $rows"]}, directory=tmp_path)
+    again = restore(dump(loaded), experiment_id="of-me").config.tunables
+    assert [one.text for one in again.constraints] == ["x != 7", "x < 10"]
+    assert again == loaded.config.tunables
+
+
 def test_what_the_environment_or_the_url_keeps_secret_is_not_stored(tmp_path: Path) -> None:
     file = tmp_path / "e.json"
     file.write_text(json.dumps(DATA))

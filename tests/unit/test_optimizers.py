@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from windtunnel.errors import ConfigError, TunableError
+from windtunnel.errors import ConfigError, OptimizerError, TunableError
 from windtunnel.model import Direction, History, Status
 from windtunnel.optimizers import Optimizer, make_optimizer, optimizer_class
 from windtunnel.optimizers.grid import GridSearch
@@ -19,6 +20,7 @@ from windtunnel.optimizers.random import RandomSearch
 from windtunnel.options import Options
 from windtunnel.testing.optimizers import OptimizerContract, OptimizerFactory
 from windtunnel.tunables import TunableGroups
+from windtunnel.tunables.convert import grid_values
 
 OBJECTIVES: dict[str, Direction] = {"score": "min"}
 SMALL = TunableGroups(
@@ -121,6 +123,74 @@ def test_a_huge_grid_is_not_enumerated() -> None:
     assert optimizer.size == 5**50
     first = optimizer.ask(2)[0]
     assert (first["x0"], first["x1"], first["x49"]) == (0.25, 0.0, 0.0)
+
+
+CONDITIONAL = TunableGroups(
+    {
+        "dear": {
+            "cost": 9,
+            "params": {
+                "n": {"type": "int", "range": [1, 3], "default": 2, "when": {"mode": "a"}},
+                "x": {"type": "float", "range": [0, 1], "default": 0.3, "when": {"n": [1, 2]}},
+            },
+        },
+        "cheap": {
+            "cost": 1,
+            "params": {
+                "mode": {"type": "categorical", "values": ["a", "b"], "default": "b"},
+                "k": {"type": "int", "range": [1, 4], "default": 1},
+            },
+        },
+    },
+    constraints=["n + k <= 5", "mode == 'a' or k != 2"],
+)
+
+
+def cells_of(space: TunableGroups) -> set[TunableGroups]:
+    """Every configuration of the grid of three points, found by trying all there is."""
+    names, values = zip(*((name, grid_values(one, 3)) for name, one in space.tunables.items()), strict=True)
+    tried = (space.assign(dict(zip(names, chosen, strict=True))) for chosen in product(*values))
+    return {one for one in tried if one.is_feasible}
+
+
+@pytest.mark.parametrize("start_with_defaults", [True, False])
+def test_the_grid_has_every_feasible_configuration_once(start_with_defaults: bool) -> None:
+    def after(asked: int) -> list[TunableGroups]:
+        given: dict[str, Any] = {"asked": asked, "start_with_defaults": start_with_defaults}
+        return build("grid", tunables=CONDITIONAL, options={"points": 3}, **given).ask(1000)
+
+    cells = after(0)
+    assert len(cells) == len(set(cells))
+    assert set(cells) == cells_of(CONDITIONAL)
+    assert all(after(asked) == cells[asked:] for asked in range(len(cells) + 1))
+
+
+def test_what_a_constraint_forbids_of_a_huge_grid_is_not_enumerated() -> None:
+    params = {f"x{i}": {"type": "int", "range": [0, 4], "default": 4} for i in range(50)}
+    space = TunableGroups({"g": {"params": params}}, constraints=["x0 + x1 + x2 >= 12"])
+    optimizer = build("grid", tunables=space, start_with_defaults=False)
+    assert [(one["x0"], one["x2"], one["x49"]) for one in optimizer.ask(3)] == [(4, 4, k) for k in range(3)]
+
+
+def test_a_grid_whose_cells_are_nearly_all_forbidden_says_which_constraint_does_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("windtunnel.optimizers.grid._REJECTED", 500)
+    params = {f"x{i}": {"type": "int", "range": [0, 4], "default": 4} for i in range(20)}
+    space = TunableGroups({"g": {"params": params}}, constraints=["x0 + x19 >= 8", "x1 <= 4"])
+    with pytest.raises(OptimizerError, match=r"none of 500 .*'x0 \+ x19 >= 8' is violated most"):
+        build("grid", tunables=space, start_with_defaults=False).ask(1)
+
+
+def test_random_search_keeps_conditions_and_constraints() -> None:
+    suggestions = build("random", tunables=CONDITIONAL).ask(200)
+    assert all(one.is_feasible for one in suggestions)
+    assert all(one["x"] == 0.3 for one in suggestions if one["mode"] == "b" or one["n"] == 3)
+
+
+def test_one_shot_refuses_what_violates_a_constraint() -> None:
+    with pytest.raises(TunableError, match=r"'n \+ k <= 5' to hold, found k=4, n=2"):
+        build("oneshot", tunables=CONDITIONAL, options={"values": {"k": 4}})
 
 
 def test_a_grid_of_no_tunables_is_one_configuration() -> None:

@@ -156,6 +156,9 @@ class ExperimentConfig(Options):
     tunables: Annotated[TunableGroups, BeforeValidator(_to_tunables)] = Field(
         default_factory=lambda: TunableGroups({}), description="group → cost and params; default none"
     )
+    constraints: list[str] = Field(
+        default_factory=list, description="what must hold, such as 'a + b <= 10'; default nothing"
+    )
     environment: EnvironmentConfig
     globals: dict[str, Any] = Field(default_factory=dict, description="name → value, for $name; default none")
 
@@ -166,6 +169,13 @@ class ExperimentConfig(Options):
         if self.hosts is None and self.hosts_per_trial is not None:
             raise ValueError("hosts_per_trial chooses among hosts, and there are none; list them under hosts")
         return self
+
+    @model_validator(mode="after")
+    def _with_constraints(self) -> ExperimentConfig:
+        if not self.constraints:
+            return self
+        constrained = TunableGroups(self.tunables, constraints=self.constraints)
+        return self.model_copy(update={"tunables": constrained})
 
 
 def children_of(config: Mapping[str, Any]) -> list[Any]:

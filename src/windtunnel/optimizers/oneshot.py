@@ -26,7 +26,7 @@ class OneShot(Optimizer):
 
     :param values: tunable → value; default none. Tunables not named keep the value they have in ``tunables``.
     :param start_with_defaults: has no effect, there is only one suggestion.
-    :raises TunableError: if a value is outside its domain or its tunable is unknown.
+    :raises TunableError: see ``TunableGroups.choose``.
     """
 
     learns = False
@@ -45,7 +45,7 @@ class OneShot(Optimizer):
         super().__init__(
             tunables=tunables, objectives=objectives, seed=seed, start_with_defaults=False, asked=asked
         )
-        self._only = tunables.assign(values or {})
+        self._only = tunables.choose(values or {})
 
     def _ask(self, index: int, count: int) -> Sequence[TunableGroups]:
         return [self._only] if index == 0 else []

@@ -84,7 +84,8 @@ class Analysis:
             after those of every experiment that was merged in, directly or through others: their trial ids
             are negative, unique and always the same. In terms of this experiment's tunables: one they lack
             has its default, unless the trial had it as a fixed parameter. A trial with a value outside
-            today's domain is left out; ``load_merged`` tells of all this.
+            today's domain is left out; ``load_merged`` tells of all this. What violates today's constraints
+            is told: it was measured.
         :returns: (trial_ids, configs, scores, status), parallel lists in order of trial ids.
         """
         told = await self._database.read(merging.told, self._key, last_trial_id)

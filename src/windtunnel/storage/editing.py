@@ -51,13 +51,13 @@ async def chosen(
         raise ConfigError(f"expected one of values, config_id and best_with, found {named or 'none'}")
     base = experiment.tunables.defaults()
     if given is not None:
-        return base.assign(given)
+        return base.choose(given)
     if config_id is not None:
-        return base.assign(_same_tunables(base, await experiment.load_tunable_config(config_id), config_id))
+        return base.choose(_same_tunables(base, await experiment.load_tunable_config(config_id), config_id))
     best = await experiment.best()
     if best is None:
         raise NotFound("succeeded trial to start from in experiment", experiment.experiment_id)
-    return base.assign({**best.config, **(best_with or {})})
+    return base.assign(best.config).choose(best_with or {})
 
 
 def _same_tunables(base: TunableGroups, stored: Mapping[str, object], config_id: int) -> Mapping[str, object]:

@@ -252,7 +252,8 @@ class Experiment(Analysis, Holding, Sharing):
         :param values: tunable → value; the others have their defaults.
         :param config_id: a stored configuration, to be run again.
         :param best_with: changes to the configuration of ``best``; may be empty.
-        :raises TunableError: if a tunable is unknown or a value is outside its domain.
+        :raises TunableError: if a tunable is unknown, a value is outside its domain or has no effect because
+            its tunable is not active, or a constraint is violated.
         :raises NotFound: if there is no such configuration, or no succeeded trial yet.
         :raises ConfigError: if not exactly one of the three is given, or the priority has over 32 bits.
         :raises ValueError: if ``not_before`` has no zone.

@@ -142,7 +142,7 @@ def _check_same(stored: reads.ExperimentRow, new: NewExperiment) -> None:
 def _check_waiting(connection: Connection, stored: reads.ExperimentRow, tunables: TunableGroups) -> None:
     for trial_id, params in reads.unfinished(connection, stored.id):
         try:
-            tunables.assign({k: v for k, v in values.load(params).items() if k in tunables})
+            tunables.choose({k: v for k, v in values.load(params).items() if k in tunables})
         except TunableError as exc:
             raise ExperimentMismatch(
                 f"trial {trial_id} of experiment {stored.name!r} is still to be run and has a value that the "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -207,7 +207,7 @@ def merged_data(tunables: TunableGroups, rows: Told) -> MergedData:
     imputed: dict[int, tuple[str, ...]] = {}
     for pk, trial_id, params, metrics, status, parameters in _loaded(rows.merged):
         source = sources[pk]
-        fitted = source.fit(tunables.tunables, params, parameters)
+        fitted = source.fit(tunables, params, parameters)
         if fitted is None:
             continue
         told_as = -(pk * _TRIAL_IDS + trial_id)
@@ -250,27 +250,25 @@ class _Source:
 
     def fit(
         self,
-        tunables: Mapping[str, Tunable],
+        space: TunableGroups,
         config: Mapping[str, Any] | None,
         parameters: Mapping[str, Any] | None,
     ) -> _Fitted | None:
-        """The trial's configuration as one of ``tunables``; None if a value is outside its domain."""
-        config, parameters = config or {}, parameters or {}
+        """The trial's configuration as one of ``space``; None if a value is outside its domain."""
+        config, parameters, tunables = config or {}, parameters or {}, space.tunables
         self.dropped.update(dict.fromkeys(name for name in config if name not in tunables))
         fixed = [name for name in tunables if name not in config and parameters.get(name) is not None]
         imputed = tuple(name for name in tunables if name not in config and name not in fixed)
-        given = {name: tunable.default for name, tunable in tunables.items()}
-        given |= {name: parameters[name] for name in fixed}
+        given = {name: parameters[name] for name in fixed}
         given |= {name: value for name, value in config.items() if name in tunables}
-        outside = list(_checked(tunables, given))
-        if outside:
+        if outside := _outside(tunables, given):
             self.left_out += 1
             self.outside.update(outside)
             return None
         self.trials += 1
         self.imputed.update(imputed)
         self.from_parameters.update(fixed)
-        return _Fitted(given, imputed)
+        return _Fitted(dict(space.defaults().assign(given)), imputed)
 
     def report(self) -> MergedExperiment:
         return MergedExperiment(
@@ -284,10 +282,14 @@ class _Source:
         )
 
 
-def _checked(tunables: Mapping[str, Tunable], config: dict[str, Any]) -> Iterable[str]:
-    """Turn the values into what the tunables hold; the names of those that are outside their domains."""
-    for name, value in config.items():
+def _outside(tunables: Mapping[str, Tunable], config: Mapping[str, Any]) -> list[str]:
+    """The names of those whose value is outside their domain."""
+
+    def fits(name: str, value: object) -> bool:
         try:
-            config[name] = tunables[name].check(value)
+            tunables[name].check(value)
         except TunableError:
-            yield name
+            return False
+        return True
+
+    return [name for name, value in config.items() if not fits(name, value)]

@@ -70,6 +70,23 @@ class EditingContract(StorageFixtures):
         assert dict((await experiment.enqueue(best_with={"mode": "ü"})).tunables) == {"size": 6, "mode": "ü"}
         assert dict((await experiment.enqueue(best_with={})).tunables) == {"size": 6, "mode": "a"}
 
+    async def test_enqueuing_what_violates_a_constraint_is_refused(self, storage: Storage) -> None:
+        space = TunableGroups(TUNABLES.definition(), constraints=["size <= 3 or mode == 'a'"])
+        async with storage.experiment(experiment_id="e", tunables=space, opt_targets=TARGETS) as made:
+            await made.enqueue({"size": 5})
+        opened = await storage.open_experiment("e")
+        assert opened.tunables == space
+        with pytest.raises(TunableError, match=r"the constraint .* to hold, found mode='ü', size=5"):
+            await opened.enqueue({"size": 5, "mode": "ü"})
+
+    async def test_enqueuing_a_value_without_effect_is_refused(self, storage: Storage) -> None:
+        definition = TUNABLES.definition()
+        definition["cache"]["params"]["size"]["when"] = {"mode": "ü"}
+        async with storage.experiment(experiment_id="e", tunables=definition, opt_targets=TARGETS) as made:
+            assert (await made.enqueue({"size": 5, "mode": "ü"})).tunables["size"] == 5
+            with pytest.raises(TunableError, match="'size' cannot be 5: it is active only when mode is 'ü'"):
+                await made.enqueue({"size": 5})
+
     async def test_enqueued_trials_obey_priority_and_earliest_start(
         self, experiment: Experiment, clock: Clock
     ) -> None:

@@ -67,6 +67,17 @@ class MergeContract(StorageFixtures):
             origins = (await a.load_merged()).origins
             assert [origins[trial_id] for trial_id in history.trial_ids[:2]] == [("b", 1), ("c", 1)]
 
+    async def test_what_is_not_active_is_told_with_its_default(self, storage: Storage) -> None:
+        free = space(x=(0, 9), y=(0, 9))
+        definition = free.definition()
+        definition["g"]["params"]["y"]["when"] = {"x": [1, 2]}
+        bound = TunableGroups(definition, constraints=["x <= 5"])
+        told = trials(free, {"x": 1, "y": 4}, {"x": 8, "y": 4})
+        async with holding(storage, "a", bound) as a, holding(storage, "b", free, *told):
+            await a.merge(["b"])
+            # What violates a constraint of today was measured all the same.
+            assert (await a.load()).configs == [{"x": 1, "y": 4}, {"x": 8, "y": 0}]
+
     async def test_merging_again_changes_nothing(self, storage: Storage) -> None:
         async with holding(storage, "a") as a, holding(storage, "b", TUNABLES, new(3)):
             await a.merge(["b", "b"])

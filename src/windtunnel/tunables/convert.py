@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 from windtunnel.errors import TunableError
+from windtunnel.tunables.feasible import feasible
 from windtunnel.tunables.groups import TunableGroups
 from windtunnel.tunables.tunable import Tunable, TunableValue
 
@@ -38,7 +39,9 @@ def to_unit(groups: TunableGroups) -> list[float]:
 
 
 def from_unit(groups: TunableGroups, vector: Sequence[float]) -> TunableGroups:
-    """The configuration at a point of the unit cube.
+    """The configuration at a point of the unit cube; it may violate constraints.
+
+    A tunable that is not active has its default, wherever the point lies along its axis.
 
     :param vector: a number in [0, 1] for each tunable.
     :raises TunableError: if there are more or fewer numbers, or one is outside [0, 1].
@@ -56,8 +59,13 @@ def from_unit(groups: TunableGroups, vector: Sequence[float]) -> TunableGroups:
 
 
 def sample(groups: TunableGroups, rng: random.Random) -> TunableGroups:
-    """A configuration drawn at random, as likely as weights and distributions say."""
-    return groups.assign({name: _draw(tunable, rng) for name, tunable in groups.tunables.items()})
+    """A configuration drawn at random, as likely as weights and distributions say; it keeps the constraints.
+
+    :raises OptimizerError: if none is found that keeps them.
+    """
+    return feasible(
+        lambda: groups.assign({name: _draw(tunable, rng) for name, tunable in groups.tunables.items()})
+    )
 
 
 def grid_values(tunable: Tunable, points: int) -> list[TunableValue]:

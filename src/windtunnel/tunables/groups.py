@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from windtunnel.errors import TunableError
 from windtunnel.options import nearest
-from windtunnel.tunables.tunable import Tunable, TunableValue, check_name
+from windtunnel.tunables.constraint import Constraint
+from windtunnel.tunables.definition import (
+    CONSTRAINTS,
+    CovariantGroup,
+    Definition,
+    check_declared_once,
+    encode,
+    parse_definition,
+)
+from windtunnel.tunables.tunable import Tunable, TunableValue
 
 __all__ = ["CovariantGroup", "TunableGroups"]
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-@dataclass(frozen=True, slots=True)
-class CovariantGroup:
-    """Tunables that are changed together, at one cost.
-
-    :param cost: what changing any of them costs, 0 or more, in a unit of the user's choice; default 0.
-    :param tunables: in the order of declaration.
-    :raises TunableError: if the name or the cost is wrong, or a tunable comes twice.
-    """
-
-    name: str
-    cost: int = 0
-    tunables: tuple[Tunable, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_name("tunable group", self.name)
-        if isinstance(self.cost, bool) or not isinstance(self.cost, int) or self.cost < 0:
-            raise TunableError(
-                f"tunable group {self.name!r}: cost must be a whole number, 0 or more, found {self.cost!r}",
-                path=("cost",),
-            )
-
-    @classmethod
-    def parse(cls, name: str, config: object) -> CovariantGroup:
-        """A group from its form in a config file: ``{cost: 1, params: {name: {...}}}``, both parts optional.
-
-        :raises TunableError: if it is not a valid group; its path leads from ``config`` to the wrong part.
-        """
-        check_name("tunable group", name)
-        parts = _mapping(config, f"tunable group {name!r}", ())
-        for key in parts:
-            if key not in ("cost", "params"):
-                hint = nearest(key, ("cost", "params"))
-                raise TunableError(f"tunable group {name!r}: unknown key {key!r}{hint}", path=(key,))
-        params = _mapping(parts.get("params"), f"the params of tunable group {name!r}", ("params",))
-        return cls(
-            name, parts.get("cost", 0), tuple(_parse_tunable(key, value) for key, value in params.items())
-        )
-
-    def definition(self) -> dict[str, Any]:
-        """The form ``parse`` takes, made of JSON types."""
-        return {
-            "cost": self.cost,
-            "params": {tunable.name: tunable.definition() for tunable in self.tunables},
-        }
 
 
 class TunableGroups(Mapping[str, TunableValue]):
@@ -69,22 +27,25 @@ class TunableGroups(Mapping[str, TunableValue]):
 
     :param groups: the ``tunables`` section of a config, ``{group: {cost: 1, params: {name: {...}}}}``; values
         are then the defaults. Another object of this class is copied.
-    :raises TunableError: if a definition is wrong or a tunable's name is used twice; its path leads from
-        ``groups`` to the wrong part.
+    :param constraints: what must be true of a configuration, such as ``a + b <= 10``; see ``constraint``.
+        They come on top of those that ``groups`` has.
+    :raises TunableError: if a definition is wrong, a tunable's name is used twice, or the defaults violate a
+        constraint; its path leads to the wrong part, from ``groups`` or from where ``constraints`` stands.
     """
 
     __slots__ = ("_definition", "_digest", "_values")
 
-    _definition: _Definition
+    _definition: Definition
     _values: tuple[TunableValue, ...]
     _digest: str | None
 
-    def __init__(self, groups: Mapping[str, Any]) -> None:
+    def __init__(self, groups: Mapping[str, Any], *, constraints: Iterable[str] = ()) -> None:
         if isinstance(groups, TunableGroups):
-            self._definition, self._values = groups._definition, groups._values  # noqa: SLF001 - a copy
+            definition, self._values = groups._definition, groups._values  # noqa: SLF001 - a copy
         else:
-            self._definition = _parse_definition(groups)
-            self._values = self._definition.defaults
+            definition = parse_definition(groups)
+            self._values = definition.defaults
+        self._definition = definition.constrained(constraints)
         self._digest = None
 
     # A mapping of names to values
@@ -104,7 +65,11 @@ class TunableGroups(Mapping[str, TunableValue]):
             return NotImplemented
         if self._definition is other._definition:
             return self._values == other._values
-        return self._definition.groups == other._definition.groups and dict(self) == dict(other)
+        return (
+            self._definition.groups == other._definition.groups
+            and set(self.constraints) == set(other.constraints)
+            and dict(self) == dict(other)
+        )
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -124,6 +89,9 @@ class TunableGroups(Mapping[str, TunableValue]):
     def assign(self, values: Mapping[str, object]) -> TunableGroups:
         """A copy with these values; the others stay. An empty mapping gives the object itself.
 
+        A tunable that is not active then has its default, whatever is given for it. Constraints may be
+        violated: see ``is_feasible``, and ``choose`` for what a person wants.
+
         :raises TunableError: if a name is unknown or a value is outside its domain.
         """
         if not values:
@@ -135,7 +103,27 @@ class TunableGroups(Mapping[str, TunableValue]):
             if position is None:
                 raise self._unknown(name)
             new[position] = definition.tunables[name].check(value)
-        return _restore(definition, tuple(new))
+        return _restore(definition, definition.settled(new))
+
+    def choose(self, values: Mapping[str, object]) -> TunableGroups:
+        """A copy with exactly these values, as somebody wants them; the others stay.
+
+        :raises TunableError: if a name is unknown, a value is outside its domain or has no effect because
+            its tunable is not active, or a constraint is violated.
+        """
+        chosen = self.assign(values)
+        for name, value in values.items():
+            if chosen[name] != self._definition.tunables[name].check(value):
+                when = " and ".join(
+                    f"{parent} is {' or '.join(map(repr, allowed))}"
+                    for parent, allowed in self.tunable(name).when.items()
+                )
+                raise TunableError(f"tunable {name!r} cannot be {value!r}: it is active only when {when}")
+        broken = next((one for one in self.constraints if not one.holds(chosen)), None)
+        if broken is not None:
+            found = ", ".join(f"{name}={chosen[name]!r}" for name in sorted(broken.names))
+            raise TunableError(f"expected the constraint {broken.text!r} to hold, found {found}")
+        return chosen
 
     def defaults(self) -> TunableGroups:
         """A copy in which every tunable has its default."""
@@ -144,6 +132,31 @@ class TunableGroups(Mapping[str, TunableValue]):
     def is_defaults(self) -> bool:
         """Whether every tunable has its default."""
         return self._values == self._definition.defaults
+
+    # Conditions and constraints
+
+    @property
+    def active(self) -> frozenset[str]:
+        """The tunables whose conditions are met; the others have their defaults and no effect."""
+        names = list(self._definition.positions)
+        return self._definition.names.difference(
+            names[position] for position in self._definition.inactive(self._values)
+        )
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What must be true of a configuration that is to be tried."""
+        return self._definition.constraints
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether all constraints hold."""
+        return all(one.holds(self) for one in self._definition.constraints)
+
+    @property
+    def violated(self) -> tuple[str, ...]:
+        """The constraints that do not hold, as they were written."""
+        return tuple(one.text for one in self._definition.constraints if not one.holds(self))
 
     # Groups
 
@@ -170,6 +183,9 @@ class TunableGroups(Mapping[str, TunableValue]):
     def subgroup(self, names: Iterable[str]) -> TunableGroups:
         """Only the groups named, in that order, with their values.
 
+        Of the constraints those are kept that speak of nothing else, and a condition on a tunable that is not
+        among them counts as met.
+
         :raises TunableError: if there is no group of that name.
         """
         definition = self._definition.subset(tuple(dict.fromkeys(names)))
@@ -178,7 +194,7 @@ class TunableGroups(Mapping[str, TunableValue]):
         return _restore(definition, tuple(self[name] for name in definition.positions))
 
     def merge(self, other: TunableGroups) -> TunableGroups:
-        """The groups of both, own ones first.
+        """The groups and constraints of both, own ones first.
 
         :raises TunableError: if a group of both is not equal in both, or a tunable is in two groups.
         """
@@ -188,7 +204,9 @@ class TunableGroups(Mapping[str, TunableValue]):
                     f"tunable group {name!r} has two different definitions or values: "
                     f"{self.subgroup([name])!r} and {other.subgroup([name])!r}"
                 )
-        definition = _Definition(tuple({**self.groups, **other.groups}.values()))
+        groups = tuple({**self.groups, **other.groups}.values())
+        check_declared_once(groups)
+        definition = Definition(groups, (*self.constraints, *other.constraints))
         return _restore(definition, definition.defaults).assign({**self, **other})
 
     def changed(self, since: TunableGroups) -> tuple[str, ...]:
@@ -208,13 +226,15 @@ class TunableGroups(Mapping[str, TunableValue]):
         The same in every process; ranges, costs and the order of declaration do not matter.
         """
         if self._digest is None:
-            values = _encode([self._values[position] for position in self._definition.canonical])
+            values = encode([self._values[position] for position in self._definition.canonical])
             self._digest = hashlib.sha256(self._definition.prefix + values.encode()).hexdigest()
         return self._digest
 
     def definition(self) -> dict[str, Any]:
         """The form the constructor takes, made of JSON types; holds no values."""
-        return {name: group.definition() for name, group in self._definition.groups.items()}
+        groups = {name: group.definition() for name, group in self._definition.groups.items()}
+        constraints = [one.text for one in self.constraints]
+        return {**groups, CONSTRAINTS: constraints} if constraints else groups
 
     def _changed(self, since: TunableGroups) -> list[CovariantGroup]:
         if self._definition is since._definition and self._values == since._values:
@@ -232,79 +252,7 @@ class TunableGroups(Mapping[str, TunableValue]):
         return TunableError(f"no tunable {name!r}{nearest(name, self._definition.tunables)}")
 
 
-class _Definition:
-    """What all copies of a ``TunableGroups`` share; their values are tuples in the order of ``positions``."""
-
-    __slots__ = ("_subsets", "canonical", "defaults", "groups", "positions", "prefix", "tunables")
-
-    def __init__(self, groups: Sequence[CovariantGroup]) -> None:
-        home: dict[str, str] = {}
-        for group in groups:
-            for tunable in group.tunables:
-                if tunable.name in home:
-                    raise TunableError(
-                        f"tunable {tunable.name!r} is declared twice, in group {home[tunable.name]!r} "
-                        f"and in group {group.name!r}; rename one of them",
-                        path=(group.name, "params", tunable.name),
-                    )
-                home[tunable.name] = group.name
-        members = {tunable.name: tunable for group in groups for tunable in group.tunables}
-        self.groups = MappingProxyType({group.name: group for group in groups})
-        self.tunables = MappingProxyType(members)
-        self.positions = {name: position for position, name in enumerate(members)}
-        self.defaults = tuple(tunable.default for tunable in members.values())
-        ordered = sorted((group.name, sorted(t.name for t in group.tunables)) for group in groups)
-        self.canonical = [self.positions[name] for _, names in ordered for name in names]
-        self.prefix = _encode(ordered).encode()
-        # One entry for each selection of groups a program makes; environments make one each.
-        self._subsets: dict[tuple[str, ...], _Definition] = {tuple(self.groups): self}
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_Definition, (tuple(self.groups.values()),))
-
-    def subset(self, names: tuple[str, ...]) -> _Definition:
-        found = self._subsets.get(names)
-        if found is None:
-            for name in names:
-                if name not in self.groups:
-                    known = ", ".join(self.groups) or "none"
-                    raise TunableError(
-                        f"no tunable group {name!r}{nearest(name, self.groups)}; groups: {known}"
-                    )
-            found = self._subsets[names] = _Definition([self.groups[name] for name in names])
-        return found
-
-
-def _restore(definition: _Definition, values: tuple[TunableValue, ...]) -> TunableGroups:
+def _restore(definition: Definition, values: tuple[TunableValue, ...]) -> TunableGroups:
     new = TunableGroups.__new__(TunableGroups)
     new._definition, new._values, new._digest = definition, values, None  # noqa: SLF001 - a constructor
     return new
-
-
-def _parse_definition(config: object) -> _Definition:
-    groups = []
-    for name, part in _mapping(config, "the tunables", ()).items():
-        try:
-            groups.append(CovariantGroup.parse(name, part))
-        except TunableError as exc:
-            exc.within(name)
-            raise
-    return _Definition(groups)
-
-
-def _parse_tunable(name: str, config: object) -> Tunable:
-    try:
-        check_name("tunable", name)
-        return Tunable.parse(name, _mapping(config, f"tunable {name!r}", ()))
-    except TunableError as exc:
-        exc.within("params", name)
-        raise
-
-
-def _mapping(value: object, what: str, path: Sequence[str]) -> Mapping[Any, Any]:
-    """``value``, which must be a mapping; None, as YAML reads an empty entry, is an empty one."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise TunableError(f"{what}: expected a mapping, found {value!r}", path=path)
-    return value

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat, StrictBool, StrictInt
 
 from windtunnel.errors import ConfigError, TunableError
-from windtunnel.options import Options, parse_options
+from windtunnel.options import Options, parse_options, shown
 from windtunnel.tunables.coerce import to_number, to_text
 from windtunnel.tunables.distribution import Distribution, Uniform, make_distribution
 
@@ -57,6 +57,7 @@ class _TunableOptions(Options):
     distribution: _DistributionOptions | None = None
     description: str = ""
     meta: dict[str, Any] = Field(default_factory=dict)
+    when: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,8 @@ class Tunable:
         default one half for the range, the other half shared equally by the special values.
     :param distribution: how draws are spread over the range; default uniform.
     :param meta: anything scripts should know: scalars, or lists of them.
+    :param when: other tunable → the values that make this one active, one or several; all of them must. What
+        is not active has its default. Default always active.
     :raises TunableError: if the parts do not make a valid definition.
     """
 
@@ -96,6 +99,7 @@ class Tunable:
     distribution: Distribution = _UNIFORM
     description: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    when: Mapping[str, tuple[TunableValue, ...]] = field(default_factory=dict, hash=False)
     _grid: tuple[Number, ...] = field(default=(), init=False, repr=False, compare=False)
 
     @classmethod
@@ -130,6 +134,7 @@ class Tunable:
         else:
             raise self._wrong("type", f"expected 'int', 'float' or 'categorical', found {self.type!r}")
         self._set("meta", MappingProxyType({key: self._frozen(value) for key, value in self.meta.items()}))
+        self._set("when", MappingProxyType({key: self._allowed(key, self.when[key]) for key in self.when}))
         try:
             self._set("default", self._coerced(self.default))
         except ValueError as exc:
@@ -253,6 +258,8 @@ class Tunable:
             result["distribution"] = {"type": self.distribution.kind, "params": params}
         if self.meta:
             result["meta"] = {key: list(v) if isinstance(v, tuple) else v for key, v in self.meta.items()}
+        if self.when:
+            result["when"] = {name: list(allowed) for name, allowed in self.when.items()}
         return result
 
     # How it is checked when it is made
@@ -338,6 +345,13 @@ class Tunable:
         if value is None or isinstance(value, str | int | float):
             return value
         raise self._wrong("meta", f"expected scalars or lists of them, found {value!r}")
+
+    def _allowed(self, name: str, given: Any) -> tuple[TunableValue, ...]:
+        several = tuple(given) if isinstance(given, list | tuple) else (given,)
+        if not several or not all(isinstance(value, str | int | float) for value in several):
+            message = f"expected a value of {name!r}, or a list of them, found {shown(given)}"
+            raise TunableError(f"tunable {self.name!r}: {message}", path=("when", name))
+        return tuple(to_text(value) if isinstance(value, bool) else value for value in several)
 
     def _coerced(self, value: object) -> TunableValue:
         if self.range is None:
