@@ -36,6 +36,8 @@ QUERY = {
     "merges": "SELECT a.name, b.name, merged_us FROM experiment_merge "
     "JOIN experiment a ON a.id = experiment JOIN experiment b ON b.id = merged",
     "session": "SELECT e.name, owner, started_us, facts FROM session JOIN experiment e ON e.id = experiment",
+    "host_facts": "SELECT e.name, owner, host, since_us, facts FROM host_facts "
+    "JOIN experiment e ON e.id = experiment",
     "trial": "SELECT e.name, t.trial_id, c.digest, c.params, status, priority, attempt, token, "
     "not_before_us, t.created_us, started_us, ended_us, lease_until_us, owner, host, parameters, metrics, "
     "score, failure, failure_kind "
@@ -89,6 +91,7 @@ async def fill(path: Path, experiment_id: str = "e", trials: int = 7) -> None:
         )
         await experiment.lead("w1", lease=LEASE, is_dead=lambda _owner: False)
         await experiment.describe('{"trials": 7}')
+        await experiment.note_host("w1", "h", {"cpus": 2})
         for trial in await experiment.claim("w1", limit=trials - 2, lease=LEASE):
             values: list[float | str] = [1.0, math.nan, "text", 2**60]
             await experiment.record(trial, [point(i, m, v) for i, v in enumerate(values) for m in "ab"])
@@ -272,6 +275,7 @@ def test_every_table_is_thought_of() -> None:
         "experiment",
         "experiment_merge",
         "session",
+        "host_facts",
         "config",
         "trial",
         "trial_attempt",

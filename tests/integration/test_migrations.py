@@ -140,7 +140,7 @@ async def test_an_older_database_is_upgraded_with_its_data(
     assert revision == "9999"
 
 
-@pytest.mark.parametrize("released", ["0001", "0002"])
+@pytest.mark.parametrize("released", ["0001", "0002", "0003"])
 async def test_every_released_schema_is_upgraded_with_live_rows(
     url: str, tmp_path: Path, released: str
 ) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 import windtunnel
 from tests.integration.engines import Lab, ScriptedEnv, opened, scheduler
-from windtunnel import EnvironmentFailed, NewTrial, NotFound, Status, open_storage
+from windtunnel import EnvironmentFailed, Host, NewTrial, NotFound, Status, open_storage
+from windtunnel.errors import HostLost
+from windtunnel.protocols import HostFacts
 from windtunnel.scheduling.facts import gather
 
 from .engines import SPACE
@@ -47,6 +49,25 @@ async def test_every_attempt_is_told_with_its_worker_its_time_and_its_reason(url
     assert second.ended is not None
     assert story.created <= first.started <= second.started <= second.ended
     assert (story.priority, story.parameters) == (3, {"zone": "b"})
+
+
+async def test_what_a_host_is_is_kept_and_whoever_does_not_tell_fails_no_trial(url: str) -> None:
+    asked: list[str] = []
+
+    async def news(host: str) -> HostFacts | None:
+        asked.append(host)
+        if host == "mute":
+            raise HostLost(host, doing="asking", reason="it hung up")
+        return HostFacts(kernel="6.1", cpus=8, boot_id="b7") if asked.count(host) == 1 else None
+
+    hosts = [Host(name="db1", address="10.0.0.1"), Host(name="mute", address="10.0.0.2"), Host(name="here")]
+    async with opened(url) as experiment:
+        engine = scheduler(experiment, Lab(), trials=12, hosts=hosts, host_news=news)
+        assert (await engine.run()).succeeded == 12
+        stories = [await experiment.story(i) for i in range(1, 13)]
+    facts = {(story.attempts[0].host, *story.attempts[0].host_facts.items()) for story in stories}
+    assert facts == {("db1", ("kernel", "6.1"), ("cpus", 8), ("boot_id", "b7")), ("mute",), ("here",)}
+    assert set(asked) == {"db1", "mute"}, "this machine's facts are those of the session"
 
 
 async def test_a_run_remembers_the_machine_and_the_versions(url: str) -> None:

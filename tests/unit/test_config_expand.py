@@ -116,6 +116,18 @@ def test_scripts_and_patterns_are_left_as_written() -> None:
     assert limited.config.timeouts.run.total_seconds() == 3
 
 
+def test_commands_that_start_and_stop_hosts_are_for_the_shell() -> None:
+    commands = {"start_command": "power on $HOST $$", "stop_command": "$x", "reboot_command": "$x"}
+    hosts = [{"name": "a", "address": "$x", "power": {**commands, "boot_id_path": "$x"}}]
+    file = {"path": "$x", "power": commands}
+
+    for written, meant in (
+        (hosts, [{**hosts[0], "address": 1, "power": {**commands, "boot_id_path": 1}}]),
+        (file, {"path": 1, "power": commands}),
+    ):
+        assert expand_document({"hosts": written}, names(x=1)) == {"hosts": meant}
+
+
 def test_what_only_a_trial_knows_is_left_for_it() -> None:
     config = {
         "const_args": {"rows": 5, "path": "$config_dir/$trial_id"},

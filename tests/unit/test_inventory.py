@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from windtunnel.config.roles import HostsPerTrial, as_request, check_hosts
 from windtunnel.errors import ConfigError
 from windtunnel.options import Options, parse_options
 from windtunnel.scheduling.hosts import Host, Request, Role
-from windtunnel.services.ssh.options import SshOptions
+from windtunnel.services.ssh.options import HostOpsOptions, SshOptions
 
 HERE = Path("/experiments")
 
@@ -58,6 +59,17 @@ def test_ranges_of_names_and_addresses_go_together() -> None:
     client = hosts[64]
     assert (client.address, client.port, client.user, client.slots) == ("client", None, None, 1)
     assert client.labels == frozenset()
+
+
+def test_how_a_host_is_started_and_stopped() -> None:
+    power = {"start_command": "ipmitool -H $HOST-bmc chassis power on", "boot_timeout": "3m"}
+    node, client = _found({"name": "node", "power": power}, {"name": "client"})
+    assert isinstance(node.power, HostOpsOptions)
+    assert node.power.start_command == "ipmitool -H $HOST-bmc chassis power on"
+    assert node.power.boot_timeout == timedelta(minutes=3)
+    assert client.power is None
+    refused = _refused([{"name": "node", "power": {"start_comand": "true"}}])
+    assert refused.startswith("hosts.0.power.start_comand: unknown key 'start_comand'; did you mean 'start_c")
 
 
 def test_hosts_are_told_apart_by_name() -> None:

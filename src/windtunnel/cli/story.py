@@ -68,6 +68,7 @@ def _attempt_lines(attempt: Attempt) -> Iterator[str]:
     for name, value in attempt.facts.items():
         told = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
         yield f"  {name}: {plain(str(told))}"
+    yield from (f"  host {name}: {plain(str(value))}" for name, value in attempt.host_facts.items())
     if attempt.reason:
         yield from (f"  | {line}" for line in plain(attempt.reason).splitlines())
 
@@ -103,4 +104,5 @@ def _attempt_data(attempt: Attempt) -> dict[str, Any]:
         "reason": attempt.reason,
         "telemetry_points": attempt.points,
         "facts": dict(attempt.facts),
+        "host_facts": dict(attempt.host_facts),
     }

@@ -72,6 +72,7 @@ async def assemble(
             make_optimizer=_optimizer_maker(loaded.config),
             make_environment=parts.make,
             make_placed=parts.make_placed,
+            host_news=None if parts.fleet.operations is None else parts.fleet.operations.news,
             hosts=parts.fleet.hosts,
             hosts_per_trial=parts.fleet.request,
             facts=await anyio.to_thread.run_sync(gather, loaded.origin.source or None),

@@ -8,7 +8,7 @@ can know is left for the environment, which expands once more when the trial beg
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ Path = tuple[str | int, ...]
 _SCRIPTS = frozenset({"setup", "run", "abort", "teardown"})
 _SHELL = frozenset({"get", "set"})
 """Below ``commands``: these are for the shell, too."""
+_POWER = frozenset({"start_command", "stop_command", "reboot_command"})
+"""Below ``power`` of hosts: likewise."""
 _OF_ROLE = ("host", "hosts", "address", "addresses")
 
 
@@ -127,6 +129,8 @@ def expand_document(data: Mapping[str, Any], names: Names) -> dict[str, Any]:
     for key, value in data.items():
         if key == "environment":
             expanded[key] = _expand_environment(value, _Pass(names, late), (key,))
+        elif key == "hosts":
+            expanded[key] = _expand_hosts(value, _Pass(names), (key,))
         elif isinstance(value, TunableGroups):
             expanded[key] = value
         elif key != "globals":
@@ -171,6 +175,19 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _expand_hosts(value: object, how: _Pass, path: Path) -> object:
+    if isinstance(value, list | tuple):
+        return [_expand_hosts(one, how, (*path, index)) for index, one in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return _expand_data(value, how, path)
+    return {
+        key: _expand_except(_POWER, inner, how, (*path, key))
+        if key == "power"
+        else _expand_data(inner, how, (*path, key))
+        for key, inner in value.items()
+    }
+
+
 def _expand_environment(value: object, how: _Pass, path: Path) -> object:
     if not isinstance(value, Mapping):
         return _expand_data(value, how, path)
@@ -194,7 +211,7 @@ def _expand_option(key: str, value: object, how: _Pass, path: Path) -> object:
     if key in ("upload", "download"):  # files may be named from the trial's directory, $PWD
         return _expand_data(value, _Pass(how.names, _with(how.late, "PWD")), path)
     if key == "commands" and isinstance(value, Mapping):
-        return {name: _expand_command(one, how, (*path, name)) for name, one in value.items()}
+        return {name: _expand_except(_SHELL, one, how, (*path, name)) for name, one in value.items()}
     if key == "const_args" and isinstance(value, Mapping):
         return {
             name: _expand_data(arg, _Pass(how.names, how.late, again=True, within=name), (*path, name))
@@ -207,12 +224,12 @@ def _with(late: _Late, name: str) -> _Late:
     return _Late(trial=late.trial | {name}, declared=late.declared)
 
 
-def _expand_command(value: object, how: _Pass, path: Path) -> object:
+def _expand_except(shell: Collection[str], value: object, how: _Pass, path: Path) -> object:
+    """Leave alone what is for the shell."""
     if not isinstance(value, Mapping):
         return _expand_data(value, how, path)
     return {
-        key: inner if key in _SHELL else _expand_data(inner, how, (*path, key))
-        for key, inner in value.items()
+        key: inner if key in shell else _expand_data(inner, how, (*path, key)) for key, inner in value.items()
     }
 
 

@@ -13,9 +13,10 @@ from windtunnel.errors import ConfigError
 from windtunnel.protocols import FileShare, HostOps, LocalExec, RemoteExec, Services
 from windtunnel.scheduling.hosts import Host, Placement, Request
 from windtunnel.services.local_exec import LocalExecService
-from windtunnel.services.ssh.options import SshOptions
+from windtunnel.services.ssh.options import HostOpsOptions, SshOptions
 
 if TYPE_CHECKING:
+    from windtunnel.services.ssh.hosts import SshHostOps
     from windtunnel.services.ssh.remote_exec import SshService
 
 __all__ = ["EnvironmentMaker", "Fleet", "find_fleet"]
@@ -26,11 +27,13 @@ class Fleet(NamedTuple):
 
     :ivar request: which of them one trial takes; None for any one.
     :ivar ssh: reaches those that are other machines, once it is entered; None if none are.
+    :ivar operations: starts and stops them; None likewise.
     """
 
     hosts: tuple[Host, ...]
     request: Request | None
     ssh: SshService | None
+    operations: SshHostOps | None
 
 
 def find_fleet(loaded: LoadedConfig, *, here: str) -> Fleet:
@@ -41,15 +44,16 @@ def find_fleet(loaded: LoadedConfig, *, here: str) -> Fleet:
     """
     config = loaded.config
     if config.hosts is None:
-        return Fleet((Host(name=here, slots=config.concurrency),), None, None)
+        return Fleet((Host(name=here, slots=config.concurrency),), None, None, None)
     hosts = find_hosts(config.hosts, loaded.origin.directory)
     request = as_request(config.hosts_per_trial)
     if request is not None:
         check_hosts(request, hosts)
-    return Fleet(hosts, request, _ssh(hosts))
+    ssh = _ssh(hosts)
+    return Fleet(hosts, request, ssh, None if ssh is None else _operations(ssh, hosts))
 
 
-def _ssh(hosts: tuple[Host, ...]) -> SshService | None:
+def _ssh(hosts: Sequence[Host]) -> SshService | None:
     elsewhere = {
         host.name: host.options
         for host in hosts
@@ -62,13 +66,20 @@ def _ssh(hosts: tuple[Host, ...]) -> SshService | None:
     return SshService(hosts=elsewhere)
 
 
+def _operations(ssh: SshService, hosts: Sequence[Host]) -> SshHostOps:
+    from windtunnel.services.ssh.hosts import SshHostOps
+
+    power = {host.name: host.power for host in hosts if isinstance(host.power, HostOpsOptions)}
+    return SshHostOps(ssh, LocalExecService(), hosts=power)
+
+
 class EnvironmentMaker:
     """Makes the environment that a description names, for a host or for the hosts of one trial."""
 
     def __init__(self, loaded: LoadedConfig, fleet: Fleet) -> None:
         self._loaded = loaded
         self._request = fleet.request
-        self._services = _services(fleet.ssh)
+        self._services = _services(fleet)
 
     def for_host(self, host: Host, runner_id: int) -> Environment:
         """The environment of a slot.
@@ -104,14 +115,16 @@ class EnvironmentMaker:
             raise exc.within("environment") from None
 
 
-def _services(ssh: SshService | None) -> Services:
-    local = LocalExecService()
-    services: dict[type[object], object] = {LocalExec: local}
-    if ssh is not None:
+def _services(fleet: Fleet) -> Services:
+    services: dict[type[object], object] = {LocalExec: LocalExecService()}
+    if fleet.ssh is not None and fleet.operations is not None:
         from windtunnel.services.ssh.files import SshFiles
-        from windtunnel.services.ssh.hosts import SshHostOps
 
-        services |= {RemoteExec: ssh, FileShare: SshFiles(ssh), HostOps: SshHostOps(ssh, local)}
+        services |= {
+            RemoteExec: fleet.ssh,
+            FileShare: SshFiles(fleet.ssh),
+            HostOps: fleet.operations,
+        }
     return Services(services)
 
 

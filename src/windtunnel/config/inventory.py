@@ -19,7 +19,7 @@ from windtunnel.config.roles import Labels
 from windtunnel.errors import ConfigError
 from windtunnel.options import REFERENCE, Count, Options, parse_options, shown
 from windtunnel.scheduling.slots import Host
-from windtunnel.services.ssh.options import SshOptions
+from windtunnel.services.ssh.options import HostOpsOptions, SshOptions
 
 __all__ = ["HostConfig", "HostsConfig", "find_hosts"]
 
@@ -48,6 +48,7 @@ class _PoolOptions(SshOptions):
         validation_alias=AliasChoices("jump", "proxy_jump"),
         description="[user@]host[:port] to go through, several with commas",
     )
+    power: HostOpsOptions | None = Field(default=None, description="how it is started and stopped")
     vars: dict[str, Any] = Field(default_factory=dict, description="name → value, for $name; default none")
 
 
@@ -166,6 +167,7 @@ def _hosts_of(entry: HostConfig, connection: Mapping[str, object], where: _Where
             slots=entry.slots,
             labels=frozenset(entry.labels),
             options=options.model_copy(update={"hostname": address}),
+            power=entry.power,
             variables=variables,
         )
         yield _Found(host, where)
@@ -229,7 +231,12 @@ def _with_defaults(entry: HostConfig, defaults: _Import) -> HostConfig:
     slots = entry.slots if "slots" in entry.model_fields_set else defaults.slots
     labels = (*defaults.labels, *entry.labels)
     return entry.model_copy(
-        update={"slots": slots, "labels": labels, "vars": {**defaults.vars, **entry.vars}}
+        update={
+            "slots": slots,
+            "labels": labels,
+            "power": entry.power or defaults.power,
+            "vars": {**defaults.vars, **entry.vars},
+        }
     )
 
 

@@ -192,7 +192,7 @@ class Dispatcher:
         """What the trial says of its hosts: one that failed gets no trials for a while."""
         if outcome is None or outcome.kind is FailureKind.TIMEOUT:
             return
-        hosts = [slot.host] if isinstance(slot, Slot) else [one.host for one in slot.all_slots]
+        hosts = slot.all_hosts
         for host in hosts:
             if host.address is None:  # this machine: there would be nobody to run anything
                 continue
@@ -209,7 +209,7 @@ class Dispatcher:
         finally:
             self._unplaced -= 1
         slot = await self._slots.acquire(used, self._request)
-        used.update(one.host.name for one in ([slot] if isinstance(slot, Slot) else slot.all_slots))
+        used.update(host.name for host in slot.all_hosts)
         return slot
 
     async def _run(self, held: Held, slot: Slot | Placement, sink: TrialSink) -> Outcome:

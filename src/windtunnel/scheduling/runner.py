@@ -18,6 +18,7 @@ from windtunnel.events import Step
 from windtunnel.model import Direction, FailureKind, RunResult, Status, Timeouts, Trial, utc_now
 from windtunnel.protocols import TelemetrySink
 from windtunnel.scheduling.hosts import Placement, Slot
+from windtunnel.scheduling.notes import HostNotes
 from windtunnel.scheduling.policy import judge
 from windtunnel.scheduling.pruning import ABORTED, Pruning, Watch
 from windtunnel.telemetry.sampler import Sampler, log_timeout, poll
@@ -51,6 +52,7 @@ class TrialRunner:
 
     :param poll_period: how often the status of an environment that reports one is asked for.
     :param pruning: may stop a run; default nobody does.
+    :param notes: keeps what the hosts are; default nobody does.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class TrialRunner:
         objectives: Mapping[str, Direction],
         poll_period: timedelta = timedelta(seconds=1),
         pruning: Pruning | None = None,
+        notes: HostNotes | None = None,
     ) -> None:
         self._timeouts = timeouts
         self._objectives = objectives
         self._sampler = Sampler(period=poll_period, timeout=timeouts.status)
         self._pruning = pruning
+        self._notes = notes
         self._graces: set[anyio.CancelScope] = set()
         self._graceless = False
 
@@ -126,6 +130,8 @@ class TrialRunner:
             with _limit("trial", self._timeouts.trial):
                 on_step("setup")
                 await self._set_up(environment, trial, slot)
+                if self._notes is not None:  # before the run, which it would disturb
+                    await self._notes.note(trial.owner or "", slot.all_hosts)
                 kind = FailureKind.RUN
                 on_step("run")
                 with sink.run() if isinstance(sink, Watch) else _UNWATCHED:

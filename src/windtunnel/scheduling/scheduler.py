@@ -25,6 +25,7 @@ from windtunnel.scheduling.hosts import Host, MakeEnvironment, MakePlaced, Reque
 from windtunnel.scheduling.leases import certainly_dead, new_owner
 from windtunnel.scheduling.ledger import Ledger
 from windtunnel.scheduling.lessons import Lessons
+from windtunnel.scheduling.notes import HostNews, HostNotes
 from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry, outlier_hosts
 from windtunnel.scheduling.policy.quarantine import Quarantine
 from windtunnel.scheduling.proposer import MakeOptimizer, Proposer
@@ -60,6 +61,7 @@ class Scheduler:
     :param hosts: where trials run; their slots are the concurrency.
     :param hosts_per_trial: which of them one trial takes; default any one.
     :param make_placed: makes the environment of a trial over several hosts.
+    :param host_news: finds out what the hosts of trials are; default nobody does.
     :param quarantine: how long a host that fails gets no trials; default 10 s, growing to 10 minutes.
     :param trials: how many trials the experiment shall have, over all its sessions and repeats.
     :param repeats: trials a configuration, on different hosts if there are several.
@@ -86,6 +88,7 @@ class Scheduler:
         hosts: Sequence[Host] = (Host(),),
         hosts_per_trial: Request | None = None,
         make_placed: MakePlaced | None = None,
+        host_news: HostNews | None = None,
         quarantine: Quarantine | None = None,
         trials: int = 100,
         repeats: int = 1,
@@ -127,6 +130,7 @@ class Scheduler:
             objectives=experiment.opt_targets,
             poll_period=poll_period,
             pruning=self._pruning,
+            notes=None if host_news is None else HostNotes(experiment, host_news),
         )
         self._lessons = Lessons(
             experiment=experiment,

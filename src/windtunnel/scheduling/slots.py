@@ -20,6 +20,7 @@ class Host:
     :ivar port: None as the service that reaches it has it; likewise user.
     :ivar slots: how many trials it runs at once.
     :ivar options: how to reach it, for that service. It refers to secrets and holds none.
+    :ivar power: how it is started and stopped, likewise.
     :ivar variables: globals that differ from host to host.
     """
 
@@ -30,6 +31,7 @@ class Host:
     slots: int = field(default=1, hash=False)
     labels: frozenset[str] = field(default=frozenset(), hash=False)
     options: Options | None = field(default=None, hash=False)
+    power: Options | None = field(default=None, hash=False)
     variables: Mapping[str, object] = field(default_factory=dict, hash=False)
 
 
@@ -52,6 +54,11 @@ class Slot:
         self.placement: Placement | None = None
         self._make = make
         self._environment: Environment | None = None
+
+    @property
+    def all_hosts(self) -> list[Host]:
+        """As of a placement."""
+        return [self.host]
 
     @property
     def environment(self) -> Environment:
@@ -86,6 +93,11 @@ class Placement:
     def all_slots(self) -> list[Slot]:
         """All of them, by role."""
         return [slot for some in self.slots.values() for slot in some]
+
+    @property
+    def all_hosts(self) -> list[Host]:
+        """All hosts, by role."""
+        return [slot.host for slot in self.all_slots]
 
     @property
     def hosts(self) -> dict[str, tuple[Host, ...]]:

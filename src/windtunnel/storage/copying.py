@@ -24,6 +24,7 @@ from windtunnel.storage.schema import (
     config,
     experiment,
     experiment_merge,
+    host_facts,
     metric,
     session,
     telemetry,
@@ -114,7 +115,6 @@ class _Copy:
         self._done = Transferred(experiment_id=row["name"])
 
     async def run(self) -> Transferred:
-        await self._target.write(_add_sessions, await self._source.read(_sessions, self._from), self._to)
         after = 0
         while (page := await self._source.read(_trials_after, self._from, after)).trials:
             first, after = page.trials[0]["trial_id"], page.trials[-1]["trial_id"]
@@ -129,6 +129,9 @@ class _Copy:
             )
             if self._progress is not None:
                 self._progress(self._done)
+        # At last: by now it is certain that it is the same experiment.
+        await self._target.write(_add_sessions, await self._source.read(_sessions, self._from), self._to)
+        await self._target.write(_add_host_facts, await self._source.read(_host_facts, self._from), self._to)
         return self._done
 
     async def _copy_telemetry(self, first: int, last: int) -> int:
@@ -198,6 +201,16 @@ def _add_sessions(connection: Connection, rows: Iterable[Row], experiment_pk: in
     nothing = {"wanting": None, "wanting_until_us": None}  # of the leader there
     if moved := [{**row, **nothing, "experiment": experiment_pk} for row in rows]:
         connection.execute(insert_new(session, connection.dialect), moved)
+
+
+def _host_facts(connection: Connection, experiment_pk: int) -> list[Row]:
+    found = connection.execute(select(host_facts).where(host_facts.c.experiment == experiment_pk))
+    return [dict(row) for row in found.mappings()]
+
+
+def _add_host_facts(connection: Connection, rows: Iterable[Row], experiment_pk: int) -> None:
+    if moved := [{**row, "experiment": experiment_pk} for row in rows]:
+        connection.execute(insert_new(host_facts, connection.dialect), moved)
 
 
 def _merges(connection: Connection, keys: Sequence[int]) -> list[Row]:

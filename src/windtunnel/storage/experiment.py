@@ -281,6 +281,17 @@ class Experiment(Analysis, Holding, Sharing):
         """Note where and with what the worker ``owner`` runs its trials."""
         await self._database.write(stories.begin_session, self._key, owner, values.dump(facts))
 
+    async def note_host(
+        self, owner: str, host: str, facts: Mapping[str, Any], *, since: datetime | None = None
+    ) -> None:
+        """Note what a host of the worker ``owner`` is; its attempts there tell it that end after ``since``.
+
+        :param since: aware; default now.
+        """
+        since_us = values.to_us(utc_now() if since is None else since)
+        note = stories.HostNote(self._key, owner, host, since_us, values.dump(facts))
+        await self._writer.submit(stories.note_hosts, note)
+
     async def story(self, trial_id: int) -> stories.Story:
         """All that is kept about a trial.
 

@@ -42,6 +42,7 @@ __all__ = [
     "config",
     "experiment",
     "experiment_merge",
+    "host_facts",
     "metadata",
     "metric",
     "optimizer_lease",
@@ -53,7 +54,7 @@ __all__ = [
     "trial_attempt",
 ]
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration; a database that says something unknown here is not ours to touch."""
 VERSION_TABLE = "windtunnel_schema"
 FAILURE_KIND = 16
@@ -145,6 +146,24 @@ session = Table(
     Column("facts", _TEXT, nullable=False),
     Column("wanting", Integer),  # how many more trials it could run, as long as that is believed
     Column("wanting_until_us", BigInteger),
+    **_EVERYWHERE,
+)
+
+# What the hosts of a worker's trials were: one row for each time it connected to one.
+host_facts = Table(
+    "host_facts",
+    metadata,
+    Column(
+        "experiment",
+        _ID,
+        ForeignKey("experiment.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("owner", String(255), primary_key=True),
+    Column("host", String(255), primary_key=True),
+    Column("since_us", BigInteger, primary_key=True, autoincrement=False),  # by the worker's clock
+    Column("facts", _TEXT, nullable=False),
     **_EVERYWHERE,
 )
 

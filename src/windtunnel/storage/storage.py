@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from windtunnel.errors import ConfigError, NotFound, SchemaMismatch
 from windtunnel.model import Direction, TrialRecord
-from windtunnel.storage import editing, maintenance, queries, reads, recording
+from windtunnel.storage import editing, maintenance, queries, reads, recording, stories
 from windtunnel.storage.database import Database, open_database
 from windtunnel.storage.dialects import lock_schema
 from windtunnel.storage.experiment import Experiment
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _VERSION = importlib.metadata.version("windtunnel")
 _ORDER = (
     recording.register_metrics,
+    stories.note_hosts,
     queries.add_trials,
     recording.record,
     queries.finish,

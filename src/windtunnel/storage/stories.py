@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, insert, select
 
 from windtunnel.model import FailureKind, Status, TrialRecord
 from windtunnel.storage import queries, reads, values
-from windtunnel.storage.schema import session, telemetry, trial, trial_attempt
+from windtunnel.storage.dialects import insert_new
+from windtunnel.storage.schema import host_facts, session, telemetry, trial, trial_attempt
 
-__all__ = ["Attempt", "Story", "begin_session", "story"]
+__all__ = ["Attempt", "HostNote", "Story", "begin_session", "note_hosts", "story"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Attempt:
     :ivar kind: which part of it failed, if one did.
     :ivar points: how many points of telemetry it has.
     :ivar facts: of its worker: the machine, the versions, the configuration's commit. Empty if not known.
+    :ivar host_facts: of the host as it was then: its system, processors, boot id. Empty if not known.
     """
 
     attempt: int
@@ -38,6 +40,7 @@ class Attempt:
     kind: FailureKind | None
     points: int
     facts: Mapping[str, Any]
+    host_facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,22 @@ def begin_session(connection: Connection, experiment_pk: int, owner: str, facts:
     connection.execute(insert(session), row)
 
 
+class HostNote(NamedTuple):
+    """What a host is, in terms of columns."""
+
+    experiment: int
+    owner: str
+    host: str
+    since_us: int
+    facts: str
+
+
+def note_hosts(connection: Connection, notes: Sequence[HostNote]) -> list[None]:
+    """Store what hosts are; the same note again changes nothing."""
+    connection.execute(insert_new(host_facts, connection.dialect), [one._asdict() for one in notes])
+    return [None] * len(notes)
+
+
 def story(connection: Connection, experiment_pk: int, trial_id: int) -> Story | None:
     """What is kept about a trial; None if there is no such trial."""
     record = reads.record(connection, experiment_pk, trial_id)
@@ -70,7 +89,12 @@ def story(connection: Connection, experiment_pk: int, trial_id: int) -> Story | 
     this = (trial.c.experiment == experiment_pk, trial.c.trial_id == trial_id)
     row = connection.execute(
         select(
-            trial.c.created_us, trial.c.priority, trial.c.parameters, trial.c.owner, trial.c.failure_kind
+            trial.c.created_us,
+            trial.c.priority,
+            trial.c.parameters,
+            trial.c.owner,
+            trial.c.ended_us,
+            trial.c.failure_kind,
         ).where(*this)
     ).one()
     points = _points(connection, experiment_pk, trial_id)
@@ -89,6 +113,7 @@ def story(connection: Connection, experiment_pk: int, trial_id: int) -> Story | 
                 kind=_kind(row.failure_kind),
                 points=points.get(record.attempt, 0),
                 facts=_facts(connection, experiment_pk, row.owner),
+                host_facts=_host_facts(connection, experiment_pk, row.owner, record.host, row.ended_us),
             )
         )
     return Story(
@@ -120,6 +145,7 @@ def _earlier(
             kind=_kind(row.failure_kind),
             points=points.get(row.attempt, 0),
             facts=_facts(connection, experiment_pk, row.owner),
+            host_facts=_host_facts(connection, experiment_pk, row.owner, row.host, row.ended_us),
         )
         for row in rows
     ]
@@ -138,6 +164,26 @@ def _points(connection: Connection, experiment_pk: int, trial_id: int) -> dict[i
 def _facts(connection: Connection, experiment_pk: int, owner: str | None) -> dict[str, Any]:
     text = connection.execute(
         select(session.c.facts).where(session.c.experiment == experiment_pk, session.c.owner == owner)
+    ).scalar_one_or_none()
+    facts: dict[str, Any] = json.loads(text) if text else {}
+    return facts
+
+
+def _host_facts(
+    connection: Connection, experiment_pk: int, owner: str | None, host: str | None, ended_us: int | None
+) -> dict[str, Any]:
+    """What a worker knew of a host when an attempt there ended."""
+    before = () if ended_us is None else (host_facts.c.since_us <= ended_us,)
+    text = connection.execute(
+        select(host_facts.c.facts)
+        .where(
+            host_facts.c.experiment == experiment_pk,
+            host_facts.c.owner == owner,
+            host_facts.c.host == host,
+            *before,
+        )
+        .order_by(host_facts.c.since_us.desc())
+        .limit(1)
     ).scalar_one_or_none()
     facts: dict[str, Any] = json.loads(text) if text else {}
     return facts

@@ -259,6 +259,26 @@ class SharingContract(StorageFixtures):
         await experiment.want("w2", 9, lasting=timedelta(0))
         assert await experiment.backlog("w1") == (6, 4, 6, 0)
 
+    async def test_an_attempt_tells_what_its_host_was_when_it_ended(self, experiment: Experiment) -> None:
+        for owner, host, since, boot in (
+            ("w1", "h1", 0, "first"),
+            ("w1", "h1", 5, "second"),
+            ("w1", "h2", 0, "another host"),
+            ("w2", "h1", 1, "another worker"),
+        ):
+            await experiment.note_host(owner, host, {"boot_id": boot, "cpus": 2}, since=at(since))
+        await experiment.add_trials([new(i) for i in range(4)])
+        before, after, elsewhere, again = await experiment.claim("w1", limit=4, lease=LEASE)
+        await experiment.finish(before, ended(seconds=4), host="h1")
+        await experiment.finish(after, ended(seconds=5), host="h1")
+        await experiment.finish(elsewhere, ended(seconds=9), host="h3")
+        await fail(again, experiment, host="h2")
+        told = {i: (await experiment.story(i)).attempts[0].host_facts for i in range(1, 5)}
+        assert told[1] == {"boot_id": "first", "cpus": 2}
+        assert told[2] == {"boot_id": "second", "cpus": 2}
+        assert told[3] == {}
+        assert told[4] == {"boot_id": "another host", "cpus": 2}
+
     async def test_hosts_of_configurations(self, experiment: Experiment) -> None:
         added = await experiment.add_trials([new(1), new(1), new(2), new(3), new(4)])
         one, again, two, three, _ = await experiment.claim("w1", limit=5, lease=LEASE)

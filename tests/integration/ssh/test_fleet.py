@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,14 @@ async def test_trials_run_on_all_hosts_and_their_telemetry_arrives(servers: Flee
         experiment = await storage.open_experiment("fleet")
         records = [record async for record in experiment.trials()]
         telemetry = await experiment.load_telemetry(1)
+        stories = [await experiment.story(record.trial_id) for record in records]
     assert {record.host for record in records} == {"web1"}
     assert [record.metrics for record in records] == [{"score": record.config["x"]} for record in records]
     assert [(s.metric, s.value) for s in telemetry] == [("qps", records[0].config["x"])]
+    (facts,) = {tuple(story.attempts[0].host_facts.items()) for story in stories}
+    assert dict(facts)["kernel"] == platform.release()
+    assert dict(facts)["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert {"os", "cpus", "memory", "clock_offset", "latency", "server"} <= dict(facts).keys()
 
 
 @pytest.mark.timeout(60)
@@ -83,8 +89,9 @@ async def test_when_a_host_dies_its_trials_are_run_on_another(servers: Fleet, tm
         assert "db2" in engine.snapshot().quarantined
     async with open_storage(description["storage"]) as storage:
         experiment = await storage.open_experiment("fleet")
-        found = [(record.status, record.attempt, record.host) async for record in experiment.trials()]
-    assert {status for status, _, _ in found} == {Status.SUCCEEDED}
+        records = [record async for record in experiment.trials()]
+    found = [(record.status, record.attempt, record.host) for record in records]
+    assert {status for status, _, _ in found} == {Status.SUCCEEDED}, [one.failure for one in records]
     assert any(attempt > 1 for _, attempt, _ in found), "what ran there was run again"
     assert {host for _, attempt, host in found if attempt > 1} == {"db1"}
 

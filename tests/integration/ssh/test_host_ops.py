@@ -20,7 +20,8 @@ from windtunnel.errors import HostFailed, HostKeyRefused, HostLost, HostUnreacha
 from windtunnel.protocols import HostOps
 from windtunnel.services.local_exec import LocalExecService
 from windtunnel.services.ssh import SshService
-from windtunnel.services.ssh.hosts import HostOpsOptions, SshHostOps
+from windtunnel.services.ssh.hosts import SshHostOps
+from windtunnel.services.ssh.options import HostOpsOptions
 
 CLOCK_AHEAD_S = 100
 

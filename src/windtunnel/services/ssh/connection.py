@@ -127,7 +127,7 @@ class Connection:
         except TimeoutError as exc:
             self._abort(f"it did not answer within {limit_s:g} s")
             raise self.loss(doing) from exc
-        except asyncssh.DisconnectError as exc:
+        except (OSError, asyncssh.DisconnectError) as exc:  # whatever ended it, a broken pipe too
             self.lost(exc)
             raise self.loss(doing) from exc
 

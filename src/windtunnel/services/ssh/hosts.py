@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-from pydantic import Field
 
 from windtunnel.errors import HostFailed, HostKeyRefused, HostLost, HostUnreachable
-from windtunnel.options import Duration, Options
 from windtunnel.protocols import HostFacts, LocalExec, ScriptResult
+from windtunnel.services.ssh.connection import Connection
+from windtunnel.services.ssh.options import HostOpsOptions
 from windtunnel.services.ssh.pipes import Pipe, PipeSessions, pool_of
 from windtunnel.services.ssh.remote_exec import SshService
 
-__all__ = ["HostOpsOptions", "SshHostOps"]
+__all__ = ["SshHostOps"]
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 _ANSWER_LIMIT_S = 20.0
 _PROBES = 8
-_MOST_FACTS = 100
+_MOST_LINES = 100
 
 R = TypeVar("R")
 
@@ -50,22 +50,6 @@ while read -r _; do date +%s.%N; done
 """
 
 
-class HostOpsOptions(Options):
-    """How to start and stop a host. The commands are for a POSIX shell, with its name in ``$HOST``."""
-
-    start_command: str | None = Field(
-        default=None, description="run on this machine, such as ipmitool or wakeonlan"
-    )
-    stop_command: str = Field(default="", description="run on the host; default shutdown -h now, as root")
-    reboot_command: str = Field(default="", description="run on the host; default shutdown -r now, as root")
-    boot_id_path: str = Field(
-        default="/proc/sys/kernel/random/boot_id", description="a file there that changes with every boot"
-    )
-    boot_timeout: Duration = Field(
-        default=timedelta(minutes=10), description="limit of starting, stopping and rebooting; default 10m"
-    )
-
-
 class SshHostOps:
     """Hosts that have an SSH server; implements ``HostOps``.
 
@@ -87,6 +71,7 @@ class SshHostOps:
         self._default = options or HostOpsOptions()
         self._hosts = dict(hosts or {})
         self._sessions = PipeSessions(service)
+        self._told: dict[str, Connection] = {}
 
     def _options(self, host: str) -> HostOpsOptions:
         return self._hosts.get(host, self._default)
@@ -156,6 +141,17 @@ class SshHostOps:
         version = connection.ssh.get_extra_info("server_version")
         return HostFacts(**{**facts, "server": version})
 
+    async def news(self, host: str) -> HostFacts | None:
+        """``facts``, if we have connected to the host since this was last asked; makes no connection.
+
+        :raises HostFailed: if it does not tell; that is no news next time.
+        """
+        connection = pool_of(self._service).connected(host)
+        if connection is None or self._told.get(host) is connection:
+            return None
+        self._told[host] = connection
+        return await self.facts(host)
+
     async def _ask(self, host: str, program: str, read: Callable[[Pipe], Awaitable[R]]) -> R:
         session = await self._sessions.session(host)
         values = {"path": self._options(host).boot_id_path}
@@ -207,9 +203,12 @@ async def _first_line(pipe: Pipe) -> str:
 async def _read_facts(pipe: Pipe) -> dict[str, str | int | float]:
     """Fields of ``HostFacts``."""
     facts: dict[str, str | int | float] = {}
-    while len(facts) < _MOST_FACTS and (line := await pipe.line()) not in (None, "end"):
+    for _ in range(_MOST_LINES):
+        if (line := await pipe.line()) in (None, "end"):
+            break
         name, _, value = (line or "").partition(" ")
-        facts[name] = int(value) if name in ("cpus", "memory") and value.isdecimal() else value
+        if name in HostFacts.__dataclass_fields__:  # else it is the rest of a value of several lines
+            facts[name] = int(value) if name in ("cpus", "memory") and value.isdecimal() else value
     if isinstance(memory := facts.get("memory"), int):
         facts["memory"] = memory // 1000 * 1024
     facts |= await _clock(pipe)

@@ -1,4 +1,4 @@
-"""How to reach a host: what a configuration may say, and where its secrets are read from."""
+"""How to reach, start and stop a host: what a configuration may say, and where secrets are read from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model
 from windtunnel.errors import ConfigError
 from windtunnel.options import Count, Duration, Options, shown
 
-__all__ = ["SecretReference", "SshOptions", "read_secret"]
+__all__ = ["HostOpsOptions", "SecretReference", "SshOptions", "read_secret"]
 
 _SECRET = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 
@@ -147,3 +147,19 @@ class SshOptions(Options):
     def silence_s(self) -> float:
         """Seconds after which a host that has become silent is lost."""
         return self.keepalive_interval.total_seconds() * (self.keepalive_count + 1)
+
+
+class HostOpsOptions(Options):
+    """How to start and stop a host. The commands are for a POSIX shell, with its name in ``$HOST``."""
+
+    start_command: str | None = Field(
+        default=None, description="run on this machine, such as ipmitool or wakeonlan"
+    )
+    stop_command: str = Field(default="", description="run on the host; default shutdown -h now, as root")
+    reboot_command: str = Field(default="", description="run on the host; default shutdown -r now, as root")
+    boot_id_path: str = Field(
+        default="/proc/sys/kernel/random/boot_id", description="a file there that changes with every boot"
+    )
+    boot_timeout: Duration = Field(
+        default=timedelta(minutes=10), description="limit of starting, stopping and rebooting; default 10m"
+    )

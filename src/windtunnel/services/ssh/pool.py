@@ -59,6 +59,12 @@ class Pool:
         """
         return await self._connection(self._hosts.get(name) or self._host(name), ())
 
+    def connected(self, name: str) -> Connection | None:
+        """The connection to a host if there is one now."""
+        host = self._hosts.get(name)
+        connection = None if host is None else host.connection
+        return None if connection is None or connection.is_lost else connection
+
     def _host(self, name: str) -> _Host:
         options = self._known.get(name, self._default)
         if options is None:
