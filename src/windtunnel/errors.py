@@ -76,8 +76,11 @@ class ConfigError(WindtunnelError):
     :ivar message: what is wrong, without the place.
     :ivar path: keys and indices that lead to the wrong value, from the root of the description.
     :ivar source: the file it was read from, or None for a mapping built in code.
-    :ivar line: 1-based line in that file, when it is known.
+    :ivar line: 1-based line in that file, when it is known; likewise ``column``.
+    :ivar others: further mistakes that were found at the same time.
     """
+
+    others: tuple[ConfigError, ...] = ()
 
     def __init__(
         self,
@@ -86,16 +89,19 @@ class ConfigError(WindtunnelError):
         path: Sequence[str | int] = (),
         source: str | None = None,
         line: int | None = None,
+        column: int | None = None,
     ) -> None:
         self.message = message
         self.path = tuple(path)
         self.source = source
         self.line = line
+        self.column = column
         super().__init__(message)
 
     def __str__(self) -> str:
         file = "" if self.source is None else f"{self.source}:"
         line = "" if self.line is None or not file else f"{self.line}:"
+        line += "" if self.column is None or not line else f"{self.column}:"
         place = ".".join(map(str, self._newest_key() if line else self.path))
         return " ".join(part for part in (f"{file}{line}", place and f"{place}:", self.message) if part)
 
@@ -108,7 +114,23 @@ class ConfigError(WindtunnelError):
     def within(self, *prefix: str | int) -> Self:
         """The same error, seen from further out: ``prefix`` leads to where its path began."""
         self.path = (*prefix, *self.path)
+        for other in self.others:
+            other.within(*prefix)
         return self
+
+    @property
+    def all(self) -> tuple[ConfigError, ...]:
+        """This mistake and the others."""
+        return (self, *self.others)
+
+    @classmethod
+    def of(cls, mistakes: Sequence[ConfigError]) -> ConfigError:
+        """The first of them, of whatever class it is, with the rest as its ``others``."""
+        first, *rest = (one for mistake in mistakes for one in mistake.all)
+        first.others = tuple(rest)
+        for one in rest:
+            one.others = ()
+        return first
 
 
 class TunableError(ConfigError, ValueError):

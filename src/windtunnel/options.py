@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -24,6 +24,8 @@ __all__ = [
     "nearest",
     "parse_duration",
     "parse_options",
+    "parse_value",
+    "referenced",
     "shown",
 ]
 
@@ -109,34 +111,47 @@ def parse_options(cls: type[O], raw: Mapping[str, Any], *, path: Sequence[str | 
     """``raw`` as an instance of ``cls``.
 
     :param path: where ``raw`` stands in the whole description, for the error.
-    :raises ConfigError: for the first unknown key, wrong type or missing value.
+    :raises ConfigError: for unknown keys, wrong types and missing values: the first, and the others with it.
     """
     if not isinstance(raw, Mapping):
         raise ConfigError(f"expected a mapping, found {shown(raw)}", path=path)
     try:
         return cls.model_validate(dict(raw))
     except ValidationError as exc:
-        raise _as_config_error(cls, raw, exc).within(*path) from None
+        raise ConfigError.of(_mistakes(cls, raw, exc)).within(*path) from None
 
 
-def _as_config_error(cls: type[Options], raw: Mapping[str, Any], exc: ValidationError) -> ConfigError:
-    # An unknown key usually explains the missing one beside it, so it is told first.
-    first = min(exc.errors(), key=lambda error: error["type"] != "extra_forbidden")
-    loc = first["loc"]
-    where = _existing(raw, loc)
-    match first["type"]:
+def _mistakes(cls: type[Options], raw: Mapping[str, Any], exc: ValidationError) -> list[ConfigError]:
+    """What pydantic found, once for each value; unknown keys first, since they explain missing ones."""
+    found: dict[tuple[str | int, ...], ConfigError] = {}
+    meant: set[tuple[str | int, ...]] = set()
+    for error in sorted(exc.errors(), key=lambda error: error["type"] != "extra_forbidden"):
+        place = _existing(raw, error["loc"])
+        if error["type"] == "missing":
+            place = (*place, error["loc"][-1])
+        elif error["type"] == "extra_forbidden":
+            known = _fields_at(cls, error["loc"][:-1])
+            meant.add((*place[:-1], *difflib.get_close_matches(str(error["loc"][-1]), known, n=1)))
+        if place not in found and place not in meant:
+            found[place] = _as_config_error(cls, place, error)
+    return list(found.values())
+
+
+def _as_config_error(cls: type[Options], place: tuple[str | int, ...], error: ErrorDetails) -> ConfigError:
+    loc = error["loc"]
+    match error["type"]:
         case "extra_forbidden":
             return ConfigError(
-                f"unknown key {loc[-1]!r}{nearest(loc[-1], _fields_at(cls, loc[:-1]))}", path=where
+                f"unknown key {loc[-1]!r}{nearest(loc[-1], _fields_at(cls, loc[:-1]))}", path=place
             )
         case "missing":
-            return ConfigError(f"missing key {loc[-1]!r}", path=(*where, loc[-1]))
+            return ConfigError(f"missing key {loc[-1]!r}", path=place)
         case "value_error":
-            inner = first.get("ctx", {}).get("error")
+            inner = error.get("ctx", {}).get("error")
             if isinstance(inner, ConfigError):
-                return inner.within(*where)
-            return ConfigError(str(inner or first["msg"]), path=where)
-    return ConfigError(f"{_expectation(first)}, found {shown(first['input'])}{_choice(first)}", path=where)
+                return inner.within(*place)
+            return ConfigError(str(inner or error["msg"]), path=place)
+    return ConfigError(f"{_expectation(error)}, found {shown(error['input'])}{_choice(error)}", path=place)
 
 
 def _existing(raw: object, loc: Sequence[str | int]) -> tuple[str | int, ...]:
@@ -217,8 +232,45 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
 
 # Names in values
 
-REFERENCE = re.compile(r"\$(?:\$|(?P<brace>\{)?(?P<name>[A-Za-z_]\w*)(?(brace)\}))", re.ASCII)
-"""``$name``, ``${name}`` or ``$$`` (for which the group ``name`` is None)."""
+REFERENCE = re.compile(
+    r"\$(?:\$|(?P<brace>\{)?(?P<name>[A-Za-z_]\w*)(?(brace)(?::-(?P<default>[^${}]*))?\}))", re.ASCII
+)
+"""``$name``, ``${name}``, ``${name:-default}``, or ``$$`` (for which the group ``name`` is None)."""
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def parse_value(text: str) -> bool | int | float | str:
+    """A text from the command line, or a default, as the value it means: a number, true, false, or a string.
+
+    ``007`` and ``1_000`` are strings: a number is only what would be written back the same way.
+    """
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    try:
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        return float(text) if _NUMBER.fullmatch(text) else text
+    except ValueError:  # thousands of digits
+        return text
+
+
+class _Known(Protocol):
+    def __contains__(self, name: object) -> bool: ...
+    def __getitem__(self, name: str) -> object: ...
+
+
+def referenced(match: re.Match[str], names: _Known) -> object:
+    """What a match of ``REFERENCE`` with a name stands for. As in a shell, a default also replaces ``""``.
+
+    :raises KeyError: if the name is not known and there is no default.
+    """
+    name, default = match["name"], match["default"]
+    if default is not None and (name not in names or names[name] == ""):
+        return parse_value(default)
+    return names[name]
 
 
 def as_text(value: object) -> str:
@@ -227,7 +279,7 @@ def as_text(value: object) -> str:
 
 
 def expand(text: str, names: Mapping[str, object], *, missing_ok: bool = False) -> str:
-    """``text`` with ``$name`` and ``${name}`` replaced, once; ``$$`` is a dollar sign.
+    """``text`` with ``$name``, ``${name}`` and ``${name:-default}`` replaced, once; ``$$`` is a dollar sign.
 
     :param missing_ok: leave a name that is not known as it stands.
     :raises ConfigError: for a name that is not known.
@@ -237,8 +289,8 @@ def expand(text: str, names: Mapping[str, object], *, missing_ok: bool = False) 
         name = match["name"]
         if name is None:
             return "$"
-        if name in names:
-            return as_text(names[name])
+        if name in names or match["default"] is not None:
+            return as_text(referenced(match, names))
         if missing_ok:
             return match[0]
         raise ConfigError(

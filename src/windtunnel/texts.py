@@ -1,12 +1,13 @@
-"""Texts that every database can keep."""
+"""Texts that every database can keep, and texts that nobody shall see."""
 
 from __future__ import annotations
 
+import json
 import reprlib
 
 from windtunnel.errors import ResultsInvalid
 
-__all__ = ["METRIC_NAME", "check_metric_name", "check_text", "shown_value"]
+__all__ = ["METRIC_NAME", "Secrets", "check_metric_name", "check_text", "shown_value"]
 
 METRIC_NAME = 512
 """Characters in the name of a metric: what every database can index."""
@@ -40,6 +41,31 @@ def check_text(value: str, what: str, *, longest: int | None = None) -> str:
         except UnicodeEncodeError:
             raise ResultsInvalid(f"{what} must be valid Unicode, found {shown_value(value)}") from None
     return value
+
+
+_SHORTEST = 4
+
+
+class Secrets:
+    """Values that were taken from somewhere by reference, to be found and hidden in texts."""
+
+    def __init__(self) -> None:
+        self._references: dict[str, str] = {}
+
+    def add(self, value: str, reference: str) -> None:
+        """From now on ``value`` is shown as ``reference``, likewise each of its lines; fewer than 4
+        characters are no secret."""
+        for part in dict.fromkeys((value.strip(), *map(str.strip, value.splitlines()))):
+            if len(part) >= _SHORTEST:
+                self._references.setdefault(part, reference)
+
+    def hide(self, text: str) -> str:
+        """``text`` with each secret replaced by its reference, also where it was quoted by ``repr``."""
+        for value in sorted(self._references, key=len, reverse=True):
+            reference = self._references[value]
+            for written in dict.fromkeys((value, repr(value)[1:-1], json.dumps(value)[1:-1])):
+                text = text.replace(written, reference)
+        return text
 
 
 def shown_value(value: object) -> str:

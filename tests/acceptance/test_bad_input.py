@@ -52,7 +52,7 @@ def run(folder: Path, config: dict[str, Any], *options: str) -> subprocess.Compl
     ("where", "value", "said"),
     [
         ("trails", 5, ["e.json:", "unknown key 'trails'", "did you mean 'trials'"]),
-        ("trials", "many", ["e.json:6: trials: expected an integer, found 'many'"]),
+        ("trials", "many", ["e.json:6:2: trials: expected an integer, found 'many'"]),
         ("objectives.score", "best", ["e.json:", "'min' or 'max'", "'best'"]),
         ("tunables.g.params.x.default", 12, ["e.json:", "'x'", "12", "[0, 9]"]),
         ("tunables.g.params.x.ragne", [0, 1], ["e.json:", "'ragne'", "did you mean 'range'"]),

@@ -142,8 +142,10 @@ async def test_a_wrong_rule_is_told_with_its_line_before_anything_is_touched(tmp
     file = described(tmp_path, environment={"class": "MockEnv"}, pruner=rules)
     with pytest.raises(ConfigError) as caught:
         await windtunnel.run(file)
-    line = next(i for i, line in enumerate(file.read_text().splitlines(), 1) if "abvoe" in line)
-    assert str(caught.value).startswith(f"{file}:{line}: unknown key 'abvoe'; did you mean 'above'?")
+    lines = file.read_text().splitlines()
+    line = next(i for i, line in enumerate(lines, 1) if "abvoe" in line)
+    column = lines[line - 1].index('"abvoe') + 1
+    assert str(caught.value).startswith(f"{file}:{line}:{column}: unknown key 'abvoe'; did you mean 'above'?")
     assert not (tmp_path / "e.db").exists()
 
 

@@ -244,7 +244,7 @@ def test_a_mistake_is_told_with_its_line_and_the_way_out(
     lines = text.splitlines()
     first = 2 if name == "wrong.json5" and not marker else 1
     line = next(i for i, written in enumerate(lines[first - 1 :], first) if marker in written)
-    assert str(caught.value).startswith(f"{file}:{line}: ")
+    assert str(caught.value).startswith(f"{file}:{line}:")
     assert said in str(caught.value)
 
 
@@ -353,5 +353,6 @@ def test_an_error_found_later_finds_its_line(tmp_path: Path) -> None:
     text = str(load(file).locate(error))
 
     line = next(i for i, written in enumerate(file.read_text().splitlines(), 1) if "noise" in written)
-    assert text == f"{file}:{line}: noise: too loud"
+    column = file.read_text().splitlines()[line - 1].index(chr(34) + "noise") + 1
+    assert text == f"{file}:{line}:{column}: noise: too loud"
     assert str(from_mapping(SMALL).locate(ConfigError("odd", path=("trials",)))) == "trials: odd"

@@ -142,14 +142,14 @@ def test_every_path_leads_to_its_line(
         for name, text in (("e.yaml", YAML), ("e.json5", JSON5), ("e.toml", TOML))
     ]
 
-    assert [document.line_of(path) for document in documents] == [yaml_line, json5_line, toml_line]
+    assert [document.places().find(path).line for document in documents] == [yaml_line, json5_line, toml_line]
 
 
 def test_locate_fills_in_file_and_line_once(tmp_path: Path) -> None:
     document = read_document(write(tmp_path, "e.yaml", YAML))
     error = ConfigError("too big", path=(*SIZE, "default"))
 
-    assert str(document.locate(error)) == f"{tmp_path / 'e.yaml'}:9: default: too big"
+    assert str(document.locate(error)) == f"{tmp_path / 'e.yaml'}:9:14: default: too big"
 
     elsewhere = ConfigError("too big", path=("experiment",), source="other.yaml", line=3)
     assert str(document.locate(elsewhere)) == "other.yaml:3: experiment: too big"
@@ -204,14 +204,14 @@ def test_a_syntax_error_says_where_and_what(
         read_document(path)
 
     assert said in str(caught.value)
-    assert str(caught.value).startswith(f"{path}:{line}: ")
+    assert str(caught.value).startswith(f"{path}:{line}:")
 
 
 @pytest.mark.parametrize(
     ("name", "text"), [("e.yaml", "# nothing\n"), ("e.json5", "{}"), ("e.toml", ""), ("e.yml", " ")]
 )
 def test_an_empty_file_is_told(tmp_path: Path, name: str, text: str) -> None:
-    with pytest.raises(ConfigError, match="the file says nothing; it needs at least experiment, objectives"):
+    with pytest.raises(ConfigError, match="the file says nothing"):
         read_document(write(tmp_path, name, text))
 
 

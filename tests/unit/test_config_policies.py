@@ -120,7 +120,7 @@ def test_a_mistake_is_told_with_its_line(
     with pytest.raises(ConfigError) as caught:
         load(file)
     last = max(i for i, line in enumerate(text.splitlines(), 1) if marker in line)
-    assert str(caught.value).startswith(f"{file}:{last}: ")
+    assert str(caught.value).startswith(f"{file}:{last}:")
     assert said in str(caught.value)
 
 

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
+from windtunnel.cli.secrecy import hidden
 from windtunnel.cli.verdict import FAILED, INTERRUPTED, MISUSED
 from windtunnel.errors import ConfigError, WindtunnelError
 
@@ -47,6 +48,6 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _print(text: str) -> None:
     try:
-        print(text, file=sys.stderr)  # noqa: T201 - what the program says when it ends
+        print(hidden(text), file=sys.stderr)  # noqa: T201 - what the program says when it ends
     except OSError:
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 from rich.console import Console
 
+from windtunnel.cli.secrecy import keep_secret
 from windtunnel.cli.session import Ended, Output, hold, make_importable, present
 from windtunnel.cli.stored import check_exists
 from windtunnel.config.build import assemble
@@ -49,6 +50,7 @@ def join(
                     text, experiment_id=experiment_id, overrides=overrides, globals=names, directory=directory
                 )
             )
+            keep_secret(loaded.secrets)
             make_importable(loaded.origin.directory)
             # Runs are spread over hosts, so workers on different machines must not look like one.
             host = platform.node() or "localhost"

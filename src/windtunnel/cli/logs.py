@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from windtunnel.cli.console import is_live
+from windtunnel.cli.secrecy import hidden
 from windtunnel.cli.words import plain
 from windtunnel.logs import JsonFormatter
 
@@ -33,6 +34,9 @@ class _ConsoleHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - a log line that cannot be written must not end an experiment
             self.handleError(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        return hidden(super().format(record))
+
     def line(self, record: logging.LogRecord) -> Text:
         return Text(self.format(record))
 
@@ -53,6 +57,9 @@ class _TextHandler(_ConsoleHandler):
 
 class _StreamHandler(logging.StreamHandler[TextIO]):
     """The standard error, without a console."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hidden(super().format(record))
 
 
 def set_up_logging(console: Console, *, verbosity: int = 0, form: LogFormat = "text") -> None:

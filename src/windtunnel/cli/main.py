@@ -15,7 +15,17 @@ from typing import Annotated
 import typer
 
 from windtunnel.cli import DEFAULT_STORAGE, db, edit, worker
-from windtunnel.cli.options import TEXT, AsJson, Globals, LogFormat, MetricsPort, Verbose
+from windtunnel.cli.options import (
+    TEXT,
+    AsJson,
+    ConfigPath,
+    File,
+    Globals,
+    GlobalsFiles,
+    LogFormat,
+    MetricsPort,
+    Verbose,
+)
 
 __all__ = ["app", "main"]
 
@@ -65,9 +75,7 @@ def _windtunnel(
 
 @app.command()
 def run(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="YAML, JSON5 or TOML file that describes the experiment.")
-    ],
+    file: File,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help=_STORAGE + " Default: the file's.")
     ] = None,
@@ -81,6 +89,8 @@ def run(
         int | None, typer.Option(metavar="N", help="Seed of the optimizer. Default: the file's.")
     ] = None,
     names: Globals = None,
+    globals_files: GlobalsFiles = None,
+    config_path: ConfigPath = None,
     log_format: LogFormat = TEXT,
     metrics_port: MetricsPort = None,
     as_json: AsJson = False,
@@ -96,8 +106,11 @@ def run(
       windtunnel run experiment.yaml --trials 100 --concurrency 8 -g rows=5000
       windtunnel run experiment.yaml --json > result.json
 
-    What the file says is kept in the database with the values given by -g, for 'windtunnel worker'. Put
-    secrets into environment variables: of these only the names are kept.
+    $NAME is looked up in -g, in --globals, in the file's globals, in those of the files it includes, and in
+    the environment, in this order.
+
+    What the files say is kept in the database with the values given by -g, for 'windtunnel worker'. Put
+    secrets into environment variables or files, $NAME or ${file:PATH}: of these only the names are kept.
 
     The JSON is that of 'windtunnel show --json', with "stopped_because" and "outlier_hosts". Exit codes: 1 if
     no trial succeeded, if more than a fifth of them failed, or if the failure budget or the experiment's time
@@ -105,12 +118,12 @@ def run(
     """
     from windtunnel.cli.run import run_file
     from windtunnel.cli.session import Output
-    from windtunnel.config.load import parse_global
+    from windtunnel.cli.sources import Sources
 
     code = run_file(
         file,
         overrides={"storage": storage, "trials": trials, "concurrency": concurrency, "seed": seed},
-        names=dict(parse_global(one) for one in names or ()),
+        sources=Sources.of(names, globals_files, config_path),
         output=Output(
             as_data=as_json, verbosity=verbose, log_format=log_format.value, metrics_port=metrics_port
         ),

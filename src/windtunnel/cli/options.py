@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["TEXT", "AsJson", "Experiment", "Globals", "LogFormat", "MetricsPort", "Storage", "Verbose"]
+__all__ = [
+    "TEXT",
+    "AsJson",
+    "ConfigPath",
+    "Experiment",
+    "File",
+    "Globals",
+    "GlobalsFiles",
+    "LogFormat",
+    "MetricsPort",
+    "Storage",
+    "Verbose",
+]
 
 
 class _LogFormat(enum.StrEnum):
@@ -40,4 +53,19 @@ MetricsPort = Annotated[
 Globals = Annotated[
     list[str] | None,
     typer.Option("-g", "--global", metavar="NAME=VALUE", help="Value for $NAME; repeatable."),
+]
+GlobalsFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--globals",
+        metavar="FILE",
+        help="Names and values for $NAME; repeatable, the later one wins.",
+    ),
+]
+ConfigPath = Annotated[
+    list[Path] | None,
+    typer.Option("--config-path", metavar="DIR", help="Folder to look in for included files; repeatable."),
+]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="YAML, JSON5 or TOML file that describes the experiment.")
 ]

@@ -8,23 +8,20 @@ from pathlib import Path
 from rich.console import Console
 
 from windtunnel.cli.session import Ended, Output, hold, make_importable, present
+from windtunnel.cli.sources import Sources
 from windtunnel.config.build import assemble
-from windtunnel.config.load import load
 
 __all__ = ["run_file"]
 
 
-def run_file(
-    file: Path, *, overrides: Mapping[str, object], names: Mapping[str, object], output: Output
-) -> int:
+def run_file(file: Path, *, overrides: Mapping[str, object], sources: Sources, output: Output) -> int:
     """Run, or resume, what ``file`` describes, and print how it went.
 
-    :param names: values for ``$name``.
     :returns: the exit code.
     :raises WindtunnelError: if it cannot be run.
     """
     console = output.console()
-    loaded = load(file, overrides=overrides, globals=names)
+    loaded = sources.load(file, overrides)
     make_importable(loaded.origin.directory)
 
     async def run(console: Console) -> Ended:

@@ -78,6 +78,7 @@ async def assemble(
             facts=await anyio.to_thread.run_sync(gather, loaded.origin.source or None),
             pruner=parts.pruner,
             until_idle=until_idle,
+            hide=loaded.secrets.hide,
             **_policies(loaded.config),
         )
         yield Assembly(scheduler, experiment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,22 +24,21 @@ class Document:
 
     :ivar data: what it says, as mappings with string keys, lists and scalars; nothing is expanded yet.
     :ivar source: the file's name as the user gave it.
-    :ivar places: finds the lines; only called when one is asked for.
+    :ivar places: finds the lines; only called when one is asked for. They name the file where several were
+        put together.
     """
 
     data: Mapping[str, Any]
     source: str
     places: Callable[[], Place]
 
-    def line_of(self, path: Sequence[str | int]) -> int | None:
-        """The 1-based line of the key or item at ``path``, or of its nearest parent that exists."""
-        return self.places().find(path).line
-
     def locate(self, error: ConfigError) -> ConfigError:
-        """The same error, naming this file and the line its path leads to; one that has a file keeps it."""
-        if error.source is None:
-            error.source = self.source
-            error.line = self.line_of(error.path)
+        """The same error, naming the file, line and column of its path; one that has a file keeps it."""
+        for mistake in error.all:
+            if mistake.source is None:
+                place = self.places().find(mistake.path)
+                mistake.source = place.source or self.source
+                mistake.line, mistake.column = place.line, place.column
         return error
 
 
@@ -67,7 +66,7 @@ def _format(path: Path) -> str:
 
 def _mapping(data: object, places: Callable[[], Place]) -> dict[str, Any]:
     if data is None or data == {}:
-        raise ConfigError("the file says nothing; it needs at least experiment, objectives and environment")
+        raise ConfigError("the file says nothing")
     if not isinstance(data, dict):
         raise ConfigError(f"expected a mapping of options, found {shown(data)}", line=places().line)
     return data

@@ -1,23 +1,26 @@
 """What ``$name`` means in a configuration file, and the data with every name replaced.
 
 A name is looked up in the globals given by the caller, the file's ``globals``, ``config_dir`` and
-``experiment_id``, then the operating system's environment. Inside ``environment`` a name that only a trial
-can know is left for the environment, which expands once more when the trial begins.
+``experiment_id``, then the operating system's environment; ``${name:-default}`` does without. Inside
+``environment`` a name that only a trial can know is left for the environment, which expands once more when
+the trial begins. ``${file:PATH}`` is what a file holds, for secrets.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any
 
 from windtunnel.environments.base import TRIAL_PARAMETERS
 from windtunnel.errors import ConfigError
-from windtunnel.options import REFERENCE, as_text, nearest, shown
+from windtunnel.options import REFERENCE, as_text, nearest, referenced, shown
+from windtunnel.texts import Secrets
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["Names", "check_globals", "expand_document"]
+__all__ = ["Names", "check_globals", "expand_document", "expand_text"]
 
 Path = tuple[str | int, ...]
 
@@ -26,6 +29,8 @@ _SHELL = frozenset({"get", "set"})
 """Below ``commands``: these are for the shell, too."""
 _POWER = frozenset({"start_command", "stop_command", "reboot_command"})
 """Below ``power`` of hosts: likewise."""
+_WITH_FILES = re.compile(rf"\$\{{file:(?P<file>[^${{}}]+)\}}|{REFERENCE.pattern}", re.ASCII)
+_LONGEST_SECRET = 64 * 1024
 _OF_ROLE = ("host", "hosts", "address", "addresses")
 
 
@@ -35,14 +40,22 @@ class Names:
 
     :ivar given: globals from the caller; taken as they are.
     :ivar written: the file's globals; their values may name others.
-    :ivar builtin: what is known without being given.
+    :ivar builtin: what is known without being given; ``config_dir`` is where paths of files begin.
     :ivar system: the operating system's environment; taken as it is, and never listed or kept.
+    :ivar read: what a file holds, for ``${file:PATH}``.
+    :ivar used: called with each name that a value takes, or ``file:PATH``, and the path of that value.
+    :ivar secrets: what was taken from the environment and from files.
+    :ivar mistakes: names that are not known, and the like.
     """
 
     given: Mapping[str, object]
     written: Mapping[str, object]
     builtin: Mapping[str, object]
     system: Mapping[str, str]
+    read: Callable[[FilePath], str] = lambda path: _read_secret(path)
+    used: Callable[[str, Path], None] = lambda _name, _path: None
+    secrets: Secrets = field(default_factory=Secrets)
+    mistakes: list[ConfigError] = field(default_factory=list)
     _open: list[str] = field(default_factory=list)
 
     def __contains__(self, name: object) -> bool:
@@ -54,7 +67,30 @@ class Names:
             return self.given[name]
         if name in self.written:
             return self._written(name)
-        return self.builtin[name] if name in self.builtin else self.system[name]
+        if name in self.builtin:
+            return self.builtin[name]
+        self.secrets.add(self.system[name], f"${name}")
+        return self.system[name]
+
+    def file(self, name: str, path: Path) -> str:
+        """What the file ``name`` holds, without the line end.
+
+        :raises ConfigError: if it cannot be read.
+        """
+        place = FilePath(str(self.builtin.get("config_dir", "."))) / FilePath(name).expanduser()
+        try:
+            secret = self.read(place)
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+            raise ConfigError(f"cannot read the file of ${{file:{name}}}: {reason}", path=path) from None
+        self.secrets.add(secret, f"${{file:{name}}}")
+        return secret
+
+    def origin(self, name: str) -> str:
+        """Where a known name's value is from: ``given``, ``globals``, ``builtin`` or ``system``."""
+        if self.is_global(name):
+            return "given" if name in self.given else "globals"
+        return "builtin" if name in self.builtin else "system"
 
     def is_global(self, name: object) -> bool:
         """Whether a global of this name was given or written."""
@@ -72,12 +108,21 @@ class Names:
         path: Path = ("globals", name)
         if name in self._open:
             circle = " → ".join([*self._open[self._open.index(name) :], name])
-            raise ConfigError(f"the globals name each other in a circle: {circle}", path=path)
+            raise _Circle(f"the globals name each other in a circle: {circle}", path=path)
         self._open.append(name)
         try:
             return _expand_data(self.written[name], _Pass(self), path)
         finally:
             self._open.pop()
+
+
+class _Circle(ConfigError):
+    """Globals that name each other: there is nothing to go on with."""
+
+
+def _read_secret(path: FilePath) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.read(_LONGEST_SECRET).rstrip("\r\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +164,10 @@ class _Pass:
 def expand_document(data: Mapping[str, Any], names: Names) -> dict[str, Any]:
     """``data`` with every ``$name`` in its string values replaced, except in scripts and regular expressions.
 
-    A value that is exactly one name takes that name's value with its type.
+    A value that is exactly one name takes that name's value with its type. Mistakes are added to those of
+    ``names``, and what they are about stays as it is.
 
-    :raises ConfigError: for a name that is not known.
+    :raises ConfigError: if globals name each other in a circle.
     """
     # Globals first: what is wrong with one is told where it is written, not where it is used.
     expanded: dict[str, Any] = {"globals": {name: names[name] for name in names.written}}
@@ -243,26 +289,52 @@ def _expand_data(value: object, how: _Pass, path: Path) -> Any:
     return value
 
 
+def expand_text(text: str, names: Names, path: Path) -> object:
+    """One value that is outside ``environment``, as ``expand_document`` expands it."""
+    return _expand_text(text, _Pass(names), path)
+
+
 def _expand_text(text: str, how: _Pass, path: Path) -> object:
-    references = {match["name"] for match in REFERENCE.finditer(text)} - {None}
-    left = {name for name in references if how.leaves(name)}
-    for name in sorted(references - left):
-        if name not in how.names:
-            raise how.names.unknown(name, path)
+    if "$" not in text:
+        return text
+    found = list(_WITH_FILES.finditer(text))
+    left = {match["name"] for match in found if match["name"] and how.leaves(match["name"])}
     # What is expanded again must come out of that as it went in: each dollar sign is doubled.
     dollar = "$$" if how.again or left else "$"
-    whole = REFERENCE.fullmatch(text)
-    if whole and whole["name"] in references - left:
-        value = how.names[whole["name"]]
-        return value.replace("$", dollar) if isinstance(value, str) else value
 
     def replacement(match: re.Match[str]) -> str:
-        name = match["name"]
-        if name is None:
-            return dollar
-        return match[0] if name in left else as_text(how.names[name]).replace("$", dollar)
+        if match["name"] in left:
+            return match[0]
+        return as_text(_value(match, how.names, path)).replace("$", dollar) if _names(match) else dollar
 
-    return REFERENCE.sub(replacement, text)
+    whole = found[0] if len(found) == 1 and found[0][0] == text else None
+    if whole is None or not _names(whole) or whole["name"] in left:
+        return _WITH_FILES.sub(replacement, text)
+    value = _value(whole, how.names, path)
+    return value.replace("$", dollar) if isinstance(value, str) else value
+
+
+def _names(match: re.Match[str]) -> bool:
+    """Whether it names something; ``$$`` does not."""
+    return match["name"] is not None or match["file"] is not None
+
+
+def _value(match: re.Match[str], names: Names, path: Path) -> object:
+    """What a reference stands for. It stays as it is if nobody knows, which is noted."""
+    name, file = match["name"], match["file"]
+    try:
+        if file is not None:
+            names.used(f"file:{file}", path)
+            return names.file(file, path)
+        if name not in names and match["default"] is None:
+            raise names.unknown(name, path)
+        names.used(name, path)
+        return referenced(match, names)
+    except _Circle:
+        raise
+    except ConfigError as exc:
+        names.mistakes.append(exc)
+        return match[0]
 
 
 def check_globals(values: object, *, path: Path = ("globals",)) -> Mapping[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import json5
 
@@ -26,7 +26,7 @@ def parse(text: str) -> tuple[Any, Callable[[], Place]]:
     except ValueError as exc:
         raise _syntax_error(str(exc), text) from None
     symbols = _symbols(text)
-    place = _place(*next(symbols), symbols)
+    place = _place(next(symbols), symbols)
     return _whole(data), lambda: place
 
 
@@ -39,46 +39,55 @@ _SYMBOL = re.compile(
 )
 
 
-def _symbols(text: str) -> Iterator[tuple[str, int]]:
-    """The symbols of a valid text, each with its line."""
-    line = 1
+class _Symbol(NamedTuple):
+    text: str
+    line: int
+    column: int
+
+
+def _symbols(text: str) -> Iterator[_Symbol]:
+    """The symbols of a valid text."""
+    line, line_start = 1, 0
     for match in _SYMBOL.finditer(text):
         if match.lastgroup != "skip":
-            yield match[0], line
-        line += match[0].count("\n")
+            yield _Symbol(match[0], line, match.start() - line_start + 1)
+        if newlines := match[0].count("\n"):
+            line += newlines
+            line_start = match.start() + match[0].rindex("\n") + 1
 
 
-def _place(symbol: str, line: int, symbols: Iterator[tuple[str, int]]) -> Place:
+def _place(symbol: _Symbol, symbols: Iterator[_Symbol]) -> Place:
     """The places in the value that begins with ``symbol``."""
-    place = Place(line)
-    if symbol == "{":
+    place = Place(symbol.line, symbol.column)
+    if symbol.text == "{":
         _object_places(symbols, place)
-    elif symbol == "[":
+    elif symbol.text == "[":
         _array_places(symbols, place)
-    elif symbol[0] in "\"'":
-        _text(symbol, line)
+    elif symbol.text[0] in "\"'":
+        _text(symbol.text, symbol.line)
     return place
 
 
-def _object_places(symbols: Iterator[tuple[str, int]], place: Place) -> None:
-    for symbol, line in symbols:
-        if symbol == "}":
+def _object_places(symbols: Iterator[_Symbol], place: Place) -> None:
+    for symbol in symbols:
+        if symbol.text == "}":
             return
-        if symbol == ",":
+        if symbol.text == ",":
             continue
-        key = _text(symbol if symbol[0] in "\"'" else f'"{symbol}"', line)
+        key = _text(symbol.text if symbol.text[0] in "\"'" else f'"{symbol.text}"', symbol.line)
         if key in place.inside:
-            raise ConfigError(f"key {key!r} stands twice, first in line {place.inside[key].line}", line=line)
+            first = place.inside[key].line
+            raise ConfigError(f"key {key!r} stands twice, first in line {first}", line=symbol.line)
         next(symbols)  # the colon
-        place.inside[key] = Place(line, _place(*next(symbols), symbols).inside)
+        place.inside[key] = Place(symbol.line, symbol.column, _place(next(symbols), symbols).inside)
 
 
-def _array_places(symbols: Iterator[tuple[str, int]], place: Place) -> None:
-    for symbol, line in symbols:
-        if symbol == "]":
+def _array_places(symbols: Iterator[_Symbol], place: Place) -> None:
+    for symbol in symbols:
+        if symbol.text == "]":
             return
-        if symbol != ",":
-            place.inside[len(place.inside)] = _place(symbol, line, symbols)
+        if symbol.text != ",":
+            place.inside[len(place.inside)] = _place(symbol, symbols)
 
 
 def _text(symbol: str, line: int) -> str:
@@ -102,7 +111,7 @@ def _whole(data: Any) -> Any:
 
 def _syntax_error(complaint: str, text: str) -> ConfigError:
     """The parser's complaint in our words: where, and what stood there."""
-    place = re.match(r"<string>:(\d+) (.*)", complaint, re.DOTALL)
+    place = re.match(r"<string>:(\d+) (.*?)(?: at column (\d+))?$", complaint, re.DOTALL)
     line, reason = (int(place[1]), place[2]) if place else (text.count("\n") + 1, complaint)
-    reason = re.sub(r" at column \d+$", "", reason)
-    return ConfigError(f"not valid JSON5: {reason[:1].lower()}{reason[1:]}", line=line)
+    column = int(place[3]) if place and place[3] else None
+    return ConfigError(f"not valid JSON5: {reason[:1].lower()}{reason[1:]}", line=line, column=column)

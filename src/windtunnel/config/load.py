@@ -5,21 +5,33 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from windtunnel.config.document import Document, read_document
+from windtunnel.config.document import Document
 from windtunnel.config.expand import Names, check_globals, expand_document
+from windtunnel.config.include import read_with_includes
 from windtunnel.config.schema import ExperimentConfig, children_of
 from windtunnel.environments.composite import ChildOptions
 from windtunnel.errors import ConfigError
-from windtunnel.options import nearest, parse_options, shown
+from windtunnel.options import nearest, parse_options, parse_value, shown
+from windtunnel.texts import Secrets
 
-__all__ = ["LoadedConfig", "Origin", "compose", "from_mapping", "load", "parse_global"]
+__all__ = [
+    "LoadedConfig",
+    "Origin",
+    "compose",
+    "expanded",
+    "from_mapping",
+    "load",
+    "names_of",
+    "parse_global",
+    "read",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +48,7 @@ _OVERRIDABLE: Mapping[str, tuple[str, ...]] = {
 class Origin:
     """What a description is composed from; here nothing is expanded yet.
 
-    :ivar data: what was written.
+    :ivar data: what was written, in the file and in those it includes.
     :ivar directory: what ``$config_dir`` stands for.
     :ivar given: globals that win over those written.
     :ivar changes: overrides that win over what was written; see ``load``.
@@ -56,18 +68,22 @@ class LoadedConfig:
 
     :ivar document: the file, to find the line of an error; None if there is none at hand.
     :ivar globals: what every environment gets as ``global_config``.
+    :ivar secrets: what was taken from the operating system's environment and from files.
     """
 
     config: ExperimentConfig
     document: Document | None
     globals: Mapping[str, object]
     origin: Origin
+    secrets: Secrets
 
     def locate(self, error: ConfigError) -> ConfigError:
-        """The same error, naming the file and line its path leads to, if there is a file."""
+        """The same error without secrets, naming file, line and column if there is a file."""
+        error = without_secrets(error, self.secrets)
         if self.document is not None:
             return self.document.locate(error)
-        error.source = error.source or self.origin.source or None
+        for mistake in error.all:
+            mistake.source = mistake.source or self.origin.source or None
         return error
 
 
@@ -76,29 +92,49 @@ def load(
     *,
     overrides: Mapping[str, object] = _NOTHING,
     globals: Mapping[str, object] = _NOTHING,  # noqa: A002 - the name users know
+    globals_files: Sequence[str | PathLike[str]] = (),
+    config_path: Sequence[str | PathLike[str]] = (),
 ) -> LoadedConfig:
-    """Read a YAML, JSON5 or TOML file that describes an experiment.
+    """Read a YAML, JSON5 or TOML file that describes an experiment, and what it includes.
 
     :param overrides: ``storage``, ``trials``, ``concurrency`` and ``seed`` that win over the file's; None is
         the same as not given.
-    :param globals: values for ``$name`` that win over the file's ``globals``.
-    :raises ConfigError: with file and line, if the file cannot be used; without, if an override cannot.
+    :param globals: values for ``$name`` that win over all others.
+    :param globals_files: files of names and values that win over the file's ``globals``; the later one wins.
+    :param config_path: folders to look in for included files, before the file's ``config_path``.
+    :raises ConfigError: with file, line and column, if the file cannot be used; without, if an override
+        cannot. All other mistakes that were found come with it.
     """
-    document = read_document(path)
+    origin, document = read(
+        path, overrides=overrides, globals=globals, globals_files=globals_files, config_path=config_path
+    )
+    _warn_of_unused(origin.given, document)
+    return compose(origin, document)
+
+
+def read(
+    path: str | PathLike[str],
+    *,
+    overrides: Mapping[str, object] = _NOTHING,
+    globals: Mapping[str, object] = _NOTHING,  # noqa: A002 - the name users know
+    globals_files: Sequence[str | PathLike[str]] = (),
+    config_path: Sequence[str | PathLike[str]] = (),
+) -> tuple[Origin, Document]:
+    """What ``load`` composes, neither expanded nor checked; its parameters are those of ``load``.
+
+    :raises ConfigError: if a file cannot be read.
+    """
+    directory, given = Path(path).absolute().parent, check_globals(globals)
+    names = Names(given=given, written={}, builtin={"config_dir": str(directory)}, system=os.environ)
+    document = read_with_includes(path, names=names, globals_files=globals_files, config_path=config_path)
     origin = Origin(
         data=document.data,
-        directory=Path(path).absolute().parent,
-        given=check_globals(globals),
+        directory=directory,
+        given=given,
         changes=_checked(overrides),
         source=document.source,
     )
-    _warn_of_unused(origin.given, document)
-    try:
-        return compose(origin, document)
-    except ConfigError as exc:
-        if exc.path in {_OVERRIDABLE[name] for name in origin.changes}:
-            raise
-        raise document.locate(exc) from None
+    return origin, document
 
 
 def from_mapping(
@@ -128,21 +164,77 @@ def from_mapping(
 def compose(origin: Origin, document: Document | None = None) -> LoadedConfig:
     """Expand what was written and check it.
 
-    :param document: the file it comes from, for errors that are found later.
-    :raises ConfigError: with the path of the value that is wrong.
+    :param document: the file it comes from, for errors that are found here or later.
+    :raises ConfigError: for all mistakes that can be told without making the parts of the experiment.
     """
-    data, given, changes = origin.data, origin.given, origin.changes
-    written = check_globals(data.get("globals", {}))
-    builtin: dict[str, object] = {"config_dir": str(origin.directory)}
-    names = Names(given=given, written=written, builtin=builtin, system=os.environ)
+    names: Names | None = None
+    try:
+        names = names_of(origin)
+        data = expanded(origin, names)
+        config = _parsed(data, origin, names)
+    except ConfigError as exc:
+        raise _told(exc, origin, document, names) from None
+    everything = MappingProxyType({**names.builtin, **config.globals, **origin.given})
+    return LoadedConfig(
+        config=config, document=document, globals=everything, origin=origin, secrets=names.secrets
+    )
+
+
+def names_of(origin: Origin) -> Names:
+    """What ``$name`` means in it; the experiment's id is added by ``expanded``.
+
+    :raises ConfigError: if the globals that are written are wrong.
+    """
+    return Names(
+        given=origin.given,
+        written=check_globals(origin.data.get("globals", {})),
+        builtin={"config_dir": str(origin.directory)},
+        system=os.environ,
+    )
+
+
+def expanded(origin: Origin, names: Names) -> dict[str, Any]:
+    """What was written with all names replaced and all overrides made; mistakes are noted in ``names``."""
+    data = origin.data
     # The id may use the globals, and everything else may use the id.
     if "experiment" in data:
-        builtin["experiment_id"] = expand_document({"experiment": data["experiment"]}, names)["experiment"]
-    expanded = expand_document({key: value for key, value in data.items() if key not in changes}, names)
-    config = parse_options(ExperimentConfig, _changed(expanded, changes))
-    _check_children(config.environment.config, ("environment", "config"))
-    everything = MappingProxyType({**builtin, **config.globals, **given})
-    return LoadedConfig(config=config, document=document, globals=everything, origin=origin)
+        found = expand_document({"experiment": data["experiment"]}, names)["experiment"]
+        names.builtin = {**names.builtin, "experiment_id": found}
+        names.mistakes.clear()  # it is expanded once more below
+    whole = expand_document({key: value for key, value in data.items() if key not in origin.changes}, names)
+    return _changed(whole, origin.changes)
+
+
+def _parsed(data: Mapping[str, Any], origin: Origin, names: Names) -> ExperimentConfig:
+    mistakes = list(names.mistakes)
+    try:
+        config = parse_options(ExperimentConfig, data)
+        _check_children(config.environment.config, ("environment", "config"))
+    except ConfigError as exc:
+        # A name that is not known stands where its value would be, which is no mistake of its own.
+        unknown = {mistake.path for mistake in mistakes}
+        mistakes += [one for one in exc.all if one.path not in unknown]
+    if mistakes:
+        raise ConfigError.of(mistakes)
+    return config
+
+
+def _told(error: ConfigError, origin: Origin, document: Document | None, names: Names | None) -> ConfigError:
+    """The error with file, line and column, but for those of overrides, and without secrets."""
+    if names is not None:
+        error = without_secrets(error, names.secrets)
+    if document is None:
+        return error
+    overridden = {_OVERRIDABLE[name] for name in origin.changes}
+    mistakes = [one if one.path in overridden else document.locate(one) for one in error.all]
+    return ConfigError.of(mistakes)
+
+
+def without_secrets(error: ConfigError, secrets: Secrets) -> ConfigError:
+    """The same error, with references instead of what they refer to."""
+    for mistake in error.all:
+        mistake.message = secrets.hide(mistake.message)
+    return error
 
 
 def _warn_of_unused(given: Mapping[str, object], document: Document) -> None:
@@ -167,29 +259,15 @@ def _words(value: object) -> Iterator[str]:
             yield from _words(inner)
 
 
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_BOOLEANS = {"true": True, "false": False}
-
-
 def parse_global(text: str) -> tuple[str, object]:
-    """A global from ``NAME=VALUE``: an integer, a number, true, false, or else a string.
-
-    ``007`` and ``1_000`` are strings: a number is only what would be written back the same way.
+    """A global from ``NAME=VALUE``; see ``parse_value``.
 
     :raises ConfigError: if it has another form.
     """
     name, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ConfigError(f"expected a global as NAME=VALUE, found {shown(name if equals else text)}")
-    if value in _BOOLEANS:
-        return name, _BOOLEANS[value]
-    try:
-        if _INTEGER.fullmatch(value):
-            return name, int(value)
-        return name, float(value) if _NUMBER.fullmatch(value) else value
-    except ValueError:  # thousands of digits
-        return name, value
+    return name, parse_value(value)
 
 
 def _checked(overrides: Mapping[str, object]) -> dict[str, object]:

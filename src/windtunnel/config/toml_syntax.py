@@ -35,11 +35,21 @@ def _places(text: str) -> Place:
     for line, statement in _statements(text.split("\n")):
         if statement[0].lstrip().startswith("["):
             table = _table(tomllib.loads(statement[0]), tables_in)
-            _put(root, table, line)
+            _put(root, table, line, _column(statement[0], table))
         else:
             for path, offset in _paths_by_line(statement).items():
-                _put(root, table + path, line + offset)
+                _put(root, table + path, line + offset, _column(statement[offset], path))
     return root
+
+
+def _column(line: str, path: Path) -> int:
+    """Where the last key of ``path`` begins in its line; for an item of a list, where the line does."""
+    begin = len(line) - len(line.lstrip()) + 1
+    names = [step for step in path if isinstance(step, str)]
+    if not names or path[-1] is not names[-1]:
+        return begin
+    found = re.search(rf"(?<![\w-])[\"']?{re.escape(names[-1])}[\"']?(?=\s*[=.\]])", line)
+    return begin if found is None else found.start() + 1
 
 
 def _statements(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -108,16 +118,17 @@ def _paths(value: object, path: Path = ()) -> Iterator[Path]:
         yield from _paths(inner, (*path, key))
 
 
-def _put(root: Place, path: Path, line: int) -> None:
+def _put(root: Place, path: Path, line: int, column: int) -> None:
     here = root
     for step in path:
-        here = here.inside.setdefault(step, Place(line))
+        here = here.inside.setdefault(step, Place(line, column))
 
 
 def _syntax_error(exc: tomllib.TOMLDecodeError, text: str) -> ConfigError:
     message = str(exc)
-    position = re.search(r" \(at line (\d+), column \d+\)$", message)
+    position = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     line = int(position[1]) if position else len(text.rstrip().split("\n"))
+    column = int(position[2]) if position else None
     message = re.sub(r" \(at [^()]*\)$", "", message)
     ending = "" if position else " at the end of the file"
-    return ConfigError(f"not valid TOML: {message[0].lower()}{message[1:]}{ending}", line=line)
+    return ConfigError(f"not valid TOML: {message[0].lower()}{message[1:]}{ending}", line=line, column=column)

@@ -30,7 +30,7 @@ def parse(text: str) -> tuple[Any, Callable[[], Place]]:
     node = _compose(text)
     if node is None:
         return None, lambda: Place(1)
-    data, place = _Builder().build(node, _line(node))
+    data, place = _Builder().build(node, _place(node))
     return data, lambda: place
 
 
@@ -116,16 +116,16 @@ class _Builder:
         self._built = 0
         self._anchored: dict[str, Node] = {}
 
-    def build(self, node: Node, line: int) -> tuple[Any, Place]:
+    def build(self, node: Node, place: Place) -> tuple[Any, Place]:
         self._built += 1
         if id(node) in self._open:
-            raise ConfigError("an alias must not stand inside its own anchor", line=line)
+            raise ConfigError("an alias must not stand inside its own anchor", line=place.line)
         if self._built > _MOST_VALUES:
-            raise ConfigError(f"the aliases unfold to more than {_MOST_VALUES} values", line=line)
+            raise ConfigError(f"the aliases unfold to more than {_MOST_VALUES} values", line=place.line)
         self._check_anchor(node)
         self._open.add(id(node))
         try:
-            return self._build(node, Place(line))
+            return self._build(node, place)
         finally:
             self._open.discard(id(node))
 
@@ -152,7 +152,7 @@ class _Builder:
     def _sequence(self, node: SequenceNode, place: Place) -> list[Any]:
         items = []
         for index, child in enumerate(node.value):
-            item, place.inside[index] = self.build(child, _line(child))
+            item, place.inside[index] = self.build(child, _place(child))
             items.append(item)
         return items
 
@@ -169,14 +169,14 @@ class _Builder:
             if key in own:
                 first = own_places[key].line
                 raise ConfigError(f"key {key!r} stands twice, first in line {first}", line=_line(key_node))
-            own[key], own_places[key] = self.build(value_node, _line(key_node))
+            own[key], own_places[key] = self.build(value_node, _place(key_node))
         place.inside.update(own_places)
         return {**merged, **own}
 
     def _merge(self, node: Node, into: dict[str, Any], place: Place) -> None:
         """``<<: *anchor`` or a list of them: of two, the earlier one's keys win."""
         for source in node.value if isinstance(node, SequenceNode) else [node]:
-            data, source_place = self.build(source, _line(source))
+            data, source_place = self.build(source, _place(source))
             if not isinstance(data, dict):
                 raise ConfigError("'<<' takes a mapping or a list of mappings", line=_line(node))
             for key in data.keys() - into.keys():
@@ -208,10 +208,15 @@ def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
 
 
+def _place(node: Node) -> Place:
+    return Place(_line(node), int(node.start_mark.column) + 1)
+
+
 def _syntax_error(exc: MarkedYAMLError) -> ConfigError:
     mark = exc.problem_mark or exc.context_mark
     parts = [part for part in (exc.context, exc.problem) if part]
     hint = "; indent with spaces" if "'\\t'" in (exc.problem or "") else ""
-    return ConfigError(
-        f"not valid YAML: {', '.join(parts)}{hint}", line=mark.line + 1 if mark is not None else None
-    )
+    message = f"not valid YAML: {', '.join(parts)}{hint}"
+    if mark is None:
+        return ConfigError(message)
+    return ConfigError(message, line=mark.line + 1, column=mark.column + 1)

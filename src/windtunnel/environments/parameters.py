@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from windtunnel.errors import ConfigError
-from windtunnel.options import REFERENCE, expand
+from windtunnel.options import REFERENCE, expand, referenced
 
 __all__ = ["FixedParameters"]
 
@@ -22,11 +22,12 @@ class FixedParameters:
         self._constants = dict(const_args)
         self._names = {*const_args, *required_args}
         self._references = {key: found for key, value in const_args.items() if (found := _references(value))}
+        self._needed = set().union(*(_references(value, needed=True) for value in const_args.values()))
 
     @property
     def references(self) -> set[str]:
-        """Every name that a constant refers to and that is not a constant."""
-        return set().union(*self._references.values()) - self._constants.keys() - {""}
+        """Every name that a constant refers to, without a default, and that is not a constant."""
+        return self._needed - self._constants.keys() - {""}
 
     def values(
         self, given: Mapping[str, Any], tunables: Mapping[str, Any], *, missing_ok: bool = False
@@ -68,20 +69,23 @@ class FixedParameters:
             raise exc.within("config", "const_args", name) from None
 
 
-def _references(value: object) -> set[str]:
-    """The names in ``value``; an empty one for ``$$``."""
+def _references(value: object, *, needed: bool = False) -> set[str]:
+    """The names in ``value``; an empty one for ``$$``.
+
+    :param needed: only those without a default.
+    """
     if isinstance(value, str):
-        return {match["name"] or "" for match in REFERENCE.finditer(value)}
-    if isinstance(value, Mapping):
-        return set().union(*map(_references, value.values()))
-    return set().union(*map(_references, value)) if isinstance(value, list) else set()
+        found = REFERENCE.finditer(value)
+        return {match["name"] or "" for match in found if not needed or match["default"] is None}
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return set().union(*(_references(one, needed=needed) for one in inner))
 
 
 def _replaced(value: Any, names: Mapping[str, Any], missing_ok: bool) -> Any:
     if isinstance(value, str):
         whole = REFERENCE.fullmatch(value)
-        if whole and whole["name"] in names:
-            return names[whole["name"]]
+        if whole and whole["name"] and (whole["name"] in names or whole["default"] is not None):
+            return referenced(whole, names)
         return expand(value, names, missing_ok=missing_ok)
     if isinstance(value, Mapping):
         return {key: _replaced(inner, names, missing_ok) for key, inner in value.items()}

@@ -53,6 +53,7 @@ class TrialRunner:
     :param poll_period: how often the status of an environment that reports one is asked for.
     :param pruning: may stop a run; default nobody does.
     :param notes: keeps what the hosts are; default nobody does.
+    :param hide: takes secrets out of a text that is stored or logged; default there are none.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class TrialRunner:
         poll_period: timedelta = timedelta(seconds=1),
         pruning: Pruning | None = None,
         notes: HostNotes | None = None,
+        hide: Callable[[str], str] = str,
     ) -> None:
+        self._hide = hide
         self._timeouts = timeouts
         self._objectives = objectives
         self._sampler = Sampler(period=poll_period, timeout=timeouts.status)
@@ -86,7 +89,7 @@ class TrialRunner:
         except ConfigError:
             raise
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a user's class raises
-            failure = f"its environment could not be made: {described(exc)}"
+            failure = self._hide(f"its environment could not be made: {described(exc)}")
             return _without_success(Status.FAILED, failure, FailureKind.SETUP)
         try:
             if self._pruning is None:
@@ -98,7 +101,7 @@ class TrialRunner:
             await anyio.lowlevel.checkpoint_if_cancelled()
             if environment.is_polled:
                 await self._poll_tail(environment, sink)
-            return outcome
+            return outcome._replace(failure=outcome.failure and self._hide(outcome.failure))
         finally:
             environment.attach(None)
             on_step("teardown")
@@ -233,11 +236,11 @@ class TrialRunner:
             try:
                 await step()
             except (Exception, SystemExit) as exc:  # noqa: BLE001 - the operator must know, nobody else
-                _log_failure(name, trial, exc)
-            except anyio.get_cancelled_exc_class() as exc:
+                _log_failure(name, trial, self._hide(str(exc)))
+            except anyio.get_cancelled_exc_class():
                 if is_cancelled():
                     raise
-                _log_failure(name, trial, exc)
+                _log_failure(name, trial, _STRAY)
             finally:
                 self._graces.discard(scope)
         if scope.cancelled_caught:
@@ -258,12 +261,12 @@ class TrialRunner:
         return scope
 
 
-def _log_failure(step: str, trial: Trial, exc: BaseException) -> None:
+def _log_failure(step: str, trial: Trial, reason: str) -> None:
     logger.warning(
         "%s of trial %d failed: %s",
         step,
         trial.trial_id,
-        exc if isinstance(exc, Exception) else _STRAY,
+        reason,
         extra={"trial_id": trial.trial_id, "action": f"{step}_failed"},
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -76,6 +76,7 @@ class Scheduler:
     :param poll_period: how often the status of an environment that reports one is asked for.
     :param until_idle: end when every trial has an outcome; otherwise wait for more, until ``stop``.
     :param facts: of this machine and these programs, kept with the trials.
+    :param hide: takes secrets out of what is stored and logged of failures; default there are none.
     :raises ConfigError: if a number makes no sense.
     """
 
@@ -102,6 +103,7 @@ class Scheduler:
         poll_period: timedelta = timedelta(seconds=1),
         until_idle: bool = True,
         facts: Mapping[str, Any] = _NO_FACTS,
+        hide: Callable[[str], str] = str,
     ) -> None:
         self._slots = SlotPool(hosts, make_environment, make_placed=make_placed, quarantine=quarantine)
         _check("trials", trials, 0)
@@ -131,6 +133,7 @@ class Scheduler:
             poll_period=poll_period,
             pruning=self._pruning,
             notes=None if host_news is None else HostNotes(experiment, host_news),
+            hide=hide,
         )
         self._lessons = Lessons(
             experiment=experiment,
