@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from windtunnel.model import Sample, Status
 from windtunnel.protocols import LocalExec, Services
 from windtunnel.services.local_exec import LocalExecService
 from windtunnel.testing.environments import TRIAL, TUNABLES, SampleList, torn_down
+from windtunnel.tunables import TunableGroups
 
 SERVICES = Services({LocalExec: LocalExecService()})
 
@@ -124,6 +126,28 @@ async def test_parameters_and_meta_are_dumped_before_setup() -> None:
         run=["cat seen.json"],
     )
     assert json.loads(await output_of(environment)) == {"rows": 5, "x": 50, "y": 0.5, "mode": "off"}
+
+
+async def test_tunables_are_dumped_alone_and_meta_of_those_that_have_it() -> None:
+    marked = {"type": "int", "range": [0, 9], "default": 1, "meta": {"suffix": "M"}}
+    plain = {"type": "float", "range": [0, 1], "default": 0.5}
+    tunables = TunableGroups({"group": {"params": {"a": marked, "b": plain}}})
+    config = {
+        "const_args": {"rows": 5},
+        "dump_tunables_file": "tunables.json",
+        "dump_meta_file": "meta.json",
+        "run": ["cat tunables.json meta.json | tr -d '\\n '"],
+    }
+    environment = LocalEnv(name="local", config=config, tunables=tunables, service=SERVICES)
+    async with torn_down(environment):
+        assert await environment.setup(tunables, TRIAL), environment.failure
+        await environment.run()
+        assert environment.outputs["run"].stdout.text == '{"a":1,"b":0.5}{"a":{"suffix":"M"}}'
+
+
+async def test_scripts_find_the_interpreter_that_runs_us() -> None:
+    environment = make(run=['"$WINDTUNNEL_PYTHON" -c "import sys; print(sys.executable)"'])
+    assert await output_of(environment) == f"{sys.executable}\n"
 
 
 async def test_a_server_of_setup_serves_the_run_and_ends_with_the_trial() -> None:

@@ -405,6 +405,13 @@ async def test_the_score_is_the_mean_of_squared_positions(values: dict[str, Any]
     assert scaled.metrics == {"a": pytest.approx(10 + 10 * score), "b": pytest.approx(10 + 10 * score)}
 
 
+async def test_a_special_value_outside_the_range_is_at_its_end() -> None:
+    config = {"type": "int", "range": [10, 20], "special": [-1, 99], "default": 15}
+    tunables = TunableGroups({"g": {"params": {"x": config}}})
+    scores = [(await mocked(tunables.assign({"x": x}))).metrics for x in (-1, 99)]
+    assert scores == [{"score": 0.0}, {"score": 1.0}]
+
+
 async def test_one_category_and_no_tunables_work() -> None:
     only = TunableGroups({"g": {"params": {"c": {"type": "categorical", "values": ["a"], "default": "a"}}}})
     assert (await mocked(only)).metrics == {"score": 0.0}

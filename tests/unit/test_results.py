@@ -179,3 +179,12 @@ def test_bad_telemetry_rows_are_named_with_their_line(row: str) -> None:
 
 def test_an_empty_telemetry_file_has_no_samples() -> None:
     assert list(parse_telemetry([], name="t.csv")) == []
+
+
+def test_a_zone_is_for_times_that_have_none() -> None:
+    lines = ["2026-01-01T00:00:00,a,1\n", "2026-01-01T00:00:00Z,a,2\n"]
+    east = timezone(timedelta(hours=2))
+    times = [sample.timestamp for sample in parse_telemetry(lines, name="t.csv", zone=east)]
+    assert times == [datetime(2025, 12, 31, 22, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)]
+    here = next(iter(parse_telemetry(lines, name="t.csv", zone=None))).timestamp
+    assert here == datetime(2026, 1, 1).astimezone(UTC)

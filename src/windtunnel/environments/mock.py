@@ -94,9 +94,9 @@ class MockEnv(Environment):
 
 
 def _position(tunable: Tunable, value: TunableValue) -> float:
-    """Where a value lies in its domain, from 0 to 1; special values may lie outside."""
+    """Where a value lies in its domain, from 0 to 1; a special value outside of it is at its end."""
     if isinstance(value, str) or tunable.range is None:
         last = len(tunable.values) - 1
         return tunable.values.index(str(value)) / last if last else 0.0
     low, high = tunable.range
-    return (value - low) / (high - low)
+    return min(max((value - low) / (high - low), 0.0), 1.0)

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
 from windtunnel.errors import ResultsInvalid
@@ -39,13 +39,16 @@ def parse_number(text: str) -> Metric:
         return text
 
 
-def parse_timestamp(text: str) -> datetime:
-    """An ISO 8601 time as an aware one in UTC; without a zone it is taken to be UTC.
+def parse_timestamp(text: str, zone: tzinfo | None = UTC) -> datetime:
+    """An ISO 8601 time as an aware one in UTC.
 
+    :param zone: of a time that has none; None for that of this machine.
     :raises ValueError: if it is none.
     """
     time = datetime.fromisoformat(text.strip())
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    if time.tzinfo is None and zone is not None:
+        time = time.replace(tzinfo=zone)
+    return time.astimezone(UTC)
 
 
 class LinePattern:
@@ -162,17 +165,18 @@ class _Row(NamedTuple):
     cells: list[str]
 
 
-def parse_telemetry(lines: Iterable[str], *, name: str) -> Iterator[Sample]:
+def parse_telemetry(lines: Iterable[str], *, name: str, zone: tzinfo | None = UTC) -> Iterator[Sample]:
     """The samples in a CSV of timestamp, metric, value; a header is allowed. Reads ``lines`` as it goes.
 
     :param name: the file's name, for the error.
+    :param zone: see ``parse_timestamp``.
     """
     rows = csv.reader(lines, strict=True)
     try:
         for row in rows:
             cells = [cell.strip() for cell in row]
             if any(cells) and not (rows.line_num == 1 and _is_header(cells)):
-                yield _sample(_Row(rows.line_num, cells), name)
+                yield _sample(_Row(rows.line_num, cells), name, zone)
     except csv.Error as exc:
         raise ResultsInvalid(f"telemetry file {name!r}, line {rows.line_num}: {exc}") from None
 
@@ -181,11 +185,11 @@ def _is_header(cells: list[str]) -> bool:
     return [cell.lower() for cell in cells] == ["timestamp", "metric", "value"]
 
 
-def _sample(row: _Row, name: str) -> Sample:
+def _sample(row: _Row, name: str, zone: tzinfo | None) -> Sample:
     try:
         time, metric, value = row.cells
         if metric:
-            return Sample(parse_timestamp(time), metric, parse_number(value))
+            return Sample(parse_timestamp(time, zone), metric, parse_number(value))
     except ValueError:
         pass
     raise ResultsInvalid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
@@ -73,13 +73,21 @@ class ScriptOptions(CommonOptions):
     dump_params_file: str | None = Field(
         default=None, description="JSON of all parameters, written before setup"
     )
+    dump_tunables_file: str | None = Field(
+        default=None, description="JSON of the tunables alone, written before setup"
+    )
     dump_meta_file: str | None = Field(
-        default=None, description="JSON of the tunables' meta, written before setup"
+        default=None, description="JSON of the meta of tunables that have one, written before setup"
     )
     read_results_file: str | None = Field(
         default=None, description="CSV (long or wide) or JSON with the metrics"
     )
     read_telemetry_file: str | None = Field(default=None, description="CSV of timestamp, metric, value")
+    telemetry_zone: Literal["utc", "local"] = Field(
+        default="utc",
+        description="of times without a zone in read_telemetry_file: utc, or local for that of this machine; "
+        "default utc",
+    )
     results_stdout_pattern: Pattern | None = Field(
         default=None, description="finds metrics in a line of stdout"
     )

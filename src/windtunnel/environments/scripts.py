@@ -8,6 +8,7 @@ import signal
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, tzinfo
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
@@ -155,8 +156,11 @@ class ScriptEnv(Environment):
         options = self.options
         if options.dump_params_file is not None:
             await site.write(self._expand(options.dump_params_file), _json(self._params))
+        if options.dump_tunables_file is not None:
+            await site.write(self._expand(options.dump_tunables_file), _json(dict(self._tunables)))
         if options.dump_meta_file is not None:
-            meta = {name: dict(tunable.meta) for name, tunable in self._tunables.tunables.items()}
+            tunables = self._tunables.tunables
+            meta = {name: dict(tunable.meta) for name, tunable in tunables.items() if tunable.meta}
             await site.write(self._expand(options.dump_meta_file), _json(meta))
 
     # What comes out of them
@@ -183,9 +187,14 @@ class ScriptEnv(Environment):
         async with _reading(self._site, self._expand(file), "telemetry", expected) as path:
             lines = await to_thread.run_sync(_open, path, "telemetry", expected)
             with lines:
-                samples = parse_telemetry(lines, name=path.name)
+                samples = parse_telemetry(lines, name=path.name, zone=self._zone)
                 while batch := await to_thread.run_sync(_next_samples, samples, path.name):
                     await self._emit(batch)
+
+    @property
+    def _zone(self) -> tzinfo | None:
+        """Of times without one; None for that of this machine."""
+        return UTC if self.options.telemetry_zone == "utc" else None
 
     async def _read_results(self) -> dict[str, Metric]:
         file = self.options.read_results_file

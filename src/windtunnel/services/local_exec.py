@@ -6,6 +6,8 @@ it, which reads from a pipe whose other end only we hold. When we die, however s
 leash kills the group. While it lives, it also keeps the group's number from being given to somebody else.
 
 A process that moves itself to another session (``setsid``) is on its own.
+
+Scripts find the interpreter that runs us in ``$WINDTUNNEL_PYTHON``.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import fcntl
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -158,7 +161,7 @@ class ScriptSession:
                 stdout=streams[0].write_fd,
                 stderr=streams[1].write_fd,
                 pass_fds=(report_fd,),
-                env={**os.environ, **env},
+                env={**os.environ, "WINDTUNNEL_PYTHON": sys.executable, **env},
                 cwd=cwd,
                 start_new_session=True,
             )
