@@ -15,6 +15,7 @@ from windtunnel.config.load import LoadedConfig, from_mapping, load
 from windtunnel.environments import Environment, FunctionEnv
 from windtunnel.errors import ConfigError
 from windtunnel.model import Direction, Summary, Timeouts, utc_now
+from windtunnel.objectives import Objective
 from windtunnel.scheduling import Host, Scheduler
 from windtunnel.scheduling.hosts import MakeEnvironment
 from windtunnel.storage import Storage
@@ -65,7 +66,7 @@ async def tune(
     function: Benchmark,
     tunables: TunableGroups | Mapping[str, Any],
     *,
-    objectives: Mapping[str, Direction],
+    objectives: Mapping[str, Direction | Objective | Mapping[str, Any]],
     **options: Unpack[TuneOptions],
 ) -> Summary:
     """Run ``function`` with many configurations and find the best.
@@ -78,7 +79,7 @@ async def tune(
         has one, is ``emit(metric, value[, timestamp])`` for telemetry, which an async function awaits. A
         plain function runs in a worker thread, where it cannot be stopped before it returns.
     :param tunables: a TunableGroups, or the plain mapping of the config format.
-    :param objectives: metric → ``min`` or ``max``, the most important first.
+    :param objectives: metric → ``min``, ``max`` or an Objective, the most important first.
     :param constraints: what must be true of a configuration that is tried, such as ``a + b <= 10``; default
         nothing.
     :param trials: how many trials the experiment shall have in all, repeats counted; default 100.
@@ -126,7 +127,7 @@ def open_scheduler(
     what: Benchmark,
     tunables: TunableGroups | Mapping[str, Any],
     *,
-    objectives: Mapping[str, Direction],
+    objectives: Mapping[str, Direction | Objective | Mapping[str, Any]],
     **options: Unpack[TuneOptions],
 ) -> AbstractAsyncContextManager[Scheduler]: ...
 @overload

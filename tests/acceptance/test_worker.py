@@ -26,6 +26,7 @@ import windtunnel
 from windtunnel.cli.joining import description_of
 from windtunnel.config.stored import restore, seed_of
 from windtunnel.errors import ConfigError
+from windtunnel.objectives import parse_objectives
 from windtunnel.optimizers.registry import make_optimizer
 from windtunnel.tunables import TunableGroups
 
@@ -186,7 +187,7 @@ def alone(optimizer: dict[str, Any], count: int) -> list[dict[str, Any]]:
     made = make_optimizer(
         optimizer["name"],
         tunables=TunableGroups(TUNABLES),
-        objectives={"x": "min"},
+        objectives=parse_objectives({"x": "min"}),
         seed=optimizer.get("seed"),
         options=options,
     )

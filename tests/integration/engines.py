@@ -12,6 +12,7 @@ import pytest
 
 from windtunnel import Environment, Experiment, Host, RunResult, Sample, Scheduler, Status, open_storage
 from windtunnel.model import Direction, History, StatusReport, utc_now
+from windtunnel.objectives import parse_objectives
 from windtunnel.optimizers import Optimizer
 from windtunnel.tunables import TunableGroups
 
@@ -27,7 +28,9 @@ class Counting(Optimizer):
     learns = False
 
     def __init__(self, *, fail_at: int | None = None, size: int | None = None) -> None:
-        super().__init__(tunables=SPACE, objectives=OBJECTIVES, seed=1, start_with_defaults=False)
+        super().__init__(
+            tunables=SPACE, objectives=parse_objectives(OBJECTIVES), seed=1, start_with_defaults=False
+        )
         self.told: list[int] = []
         self._fail_at = fail_at
         self._size = size

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from windtunnel.config import from_mapping, load
 from windtunnel.errors import ConfigError, TunableError
 from windtunnel.model import Timeouts
+from windtunnel.objectives import Objective
 from windtunnel.tunables import TunableGroups
 
 EXAMPLE = r"""
@@ -74,7 +75,7 @@ def test_the_example_loads(tmp_path: Path) -> None:
         2,
         2,
     )
-    assert config.objectives == {"ops_per_s": "max"}
+    assert config.objectives == {"ops_per_s": Objective(direction="max")}
     assert config.timeouts.as_timeouts() == Timeouts(
         setup=timedelta(seconds=30), run=timedelta(seconds=60), teardown=timedelta(seconds=10)
     )
@@ -186,6 +187,13 @@ FIRST = ("environment", "config", "children", 0)
         (("timeouts", "run"), False, "run", "expected a duration such as 30s, 5m or 1.5h, found false"),
         (("objectives", "qps"), "maximum", "qps", "expected 'min' or 'max', found 'maximum'"),
         (("objectives", "qps"), "mix", "qps", "found 'mix'; did you mean 'min'?"),
+        (("objectives", "qps"), 3, "qps", "expected a mapping, found 3"),
+        (("objectives", "qps"), {"goal": "up"}, "goal", "expected 'min' or 'max', found 'up'"),
+        (("objectives", "qps"), {"min": 0}, "qps", "missing key 'goal'"),
+        (("objectives", "qps"), {"goal": "min", "wieght": 1}, "wieght", "did you mean 'weight'?"),
+        (("objectives", "qps"), {"goal": "min", "weight": 0}, "weight", "expected a value above 0, found 0"),
+        (("objectives", "qps"), {"goal": "min", "max": "x"}, "max", "expected a number, found 'x'"),
+        (("objectives", "qps"), {"goal": "min", "min": 2, "max": 1}, "qps", "found 2 and 1"),
         (("objectives",), ["qps"], "objectives", "expected a mapping, found ['qps']"),
         (
             ("storage",),

@@ -12,6 +12,7 @@ import pytest
 from windtunnel.config import LoadedConfig, load
 from windtunnel.config.stored import dump, restore
 from windtunnel.errors import ConfigError
+from windtunnel.objectives import directions
 
 BASE = """\
 experiment: base
@@ -54,7 +55,7 @@ def refused(folder: Path, files: Mapping[str, str], **more: Any) -> str:
 def test_what_is_written_beside_an_include_wins(tmp_path: Path, name: str, text: str) -> None:
     config = loaded(tmp_path, {name: text, "base.yaml": BASE}).config
 
-    assert (config.experiment, config.trials, config.objectives) == ("mine", 10, {"score": "min"})
+    assert (config.experiment, config.trials, directions(config.objectives)) == ("mine", 10, {"score": "min"})
     assert config.tunables.tunable("x").range == (1, 8)
     assert dict(config.tunables) == {"x": 4}
 

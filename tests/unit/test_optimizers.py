@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from windtunnel.errors import ConfigError, OptimizerError, TunableError
-from windtunnel.model import Direction, History, Status
+from windtunnel.model import History, Status
+from windtunnel.objectives import Objective
 from windtunnel.optimizers import Optimizer, make_optimizer, optimizer_class
 from windtunnel.optimizers.grid import GridSearch
 from windtunnel.optimizers.oneshot import OneShot
@@ -22,7 +23,7 @@ from windtunnel.testing.optimizers import OptimizerContract, OptimizerFactory
 from windtunnel.tunables import TunableGroups
 from windtunnel.tunables.convert import grid_values
 
-OBJECTIVES: dict[str, Direction] = {"score": "min"}
+OBJECTIVES = {"score": Objective(direction="min")}
 SMALL = TunableGroups(
     {
         "cheap": {"cost": 1, "params": {"n": {"type": "int", "range": [1, 3], "default": 2}}},

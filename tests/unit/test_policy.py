@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windtunnel.model import RunResult, Status, utc_now
+from windtunnel.objectives import Objective, parse_objectives
 from windtunnel.scheduling.policy import configurations_tried, judge, suggestions_due
 
 counts = st.integers(0, 10_000)
@@ -90,7 +91,7 @@ def _ran(metrics: dict[str, Any] | None, status: Status = Status.SUCCEEDED) -> R
     ],
 )
 def test_a_success_without_a_usable_objective_is_a_failure(metrics: dict[str, Any] | None, said: str) -> None:
-    judged, problem = judge(_ran(metrics), {"ms": "min"})
+    judged, problem = judge(_ran(metrics), parse_objectives({"ms": "min"}))
     assert judged.status is Status.FAILED
     assert judged.metrics == metrics, "what was measured is kept"
     assert problem is not None
@@ -99,16 +100,27 @@ def test_a_success_without_a_usable_objective_is_a_failure(metrics: dict[str, An
 
 
 def test_every_objective_counts() -> None:
-    judged, problem = judge(_ran({"ms": 1, "qps": math.inf}), {"ms": "min", "qps": "max"})
+    judged, problem = judge(_ran({"ms": 1, "qps": math.inf}), parse_objectives({"ms": "min", "qps": "max"}))
     assert judged.status is Status.FAILED
     assert problem == "the objective 'qps' must be a finite number, found inf"
 
 
+@pytest.mark.parametrize(
+    ("value", "said"), [(-0.5, "is -0.5, below its min of 0"), (101, "is 101, above its max of 100")]
+)
+def test_a_result_that_cannot_be_is_a_failure(value: float, said: str) -> None:
+    percent = {"hits": Objective(direction="max", low=0, high=100)}
+    judged, problem = judge(_ran({"hits": value}), percent)
+    assert (judged.status, problem) == (Status.FAILED, f"the objective 'hits' {said}")
+    for possible in (_ran({"hits": found}) for found in (0, 50.5, 100)):
+        assert judge(possible, percent) == (possible, None)
+
+
 def test_a_usable_result_passes_unchanged() -> None:
     result = _ran({"ms": 3, "note": "text"})
-    assert judge(result, {"ms": "min"}) == (result, None)
+    assert judge(result, parse_objectives({"ms": "min"})) == (result, None)
 
 
 def test_a_failure_is_not_judged_again() -> None:
     result = _ran(None, Status.TIMED_OUT)
-    assert judge(result, {"ms": "min"}) == (result, None)
+    assert judge(result, parse_objectives({"ms": "min"})) == (result, None)

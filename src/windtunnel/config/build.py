@@ -18,6 +18,7 @@ from windtunnel.config.schema import ExperimentConfig
 from windtunnel.config.stored import dump, dump_refusal, seed_of
 from windtunnel.errors import ConfigError
 from windtunnel.model import FailureKind, Timeouts
+from windtunnel.objectives import directions
 from windtunnel.optimizers import Optimizer, make_optimizer
 from windtunnel.pruners import Pruner, Pruners, make_pruner
 from windtunnel.scheduling import Scheduler
@@ -177,7 +178,8 @@ def _pruner(loaded: LoadedConfig) -> Pruner | None:
 
 def _rule(described: PrunerConfig, config: ExperimentConfig, index: int | None) -> Pruner:
     try:
-        return make_pruner(described.name, objectives=config.objectives, options=described.options)
+        objectives = directions(config.objectives)
+        return make_pruner(described.name, objectives=objectives, options=described.options)
     except ConfigError as exc:
         raise exc.within("pruner", *(() if index is None else (index,))) from None
 

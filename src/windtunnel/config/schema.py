@@ -12,7 +12,8 @@ from windtunnel.config.inventory import HostsConfig
 from windtunnel.config.policies import FailuresConfig, OptionalAdaptive, PrunerList, RetriesConfig
 from windtunnel.config.roles import HostsPerTrial
 from windtunnel.errors import ConfigError
-from windtunnel.model import Direction, Timeouts
+from windtunnel.model import Timeouts
+from windtunnel.objectives import Objective
 from windtunnel.options import Count, Duration, OptionalDuration, Options, shown
 from windtunnel.tunables import TunableGroups
 
@@ -116,8 +117,8 @@ class ExperimentConfig(Options):
         description="id; running the same id again resumes it"
     )
     description: str = Field(default="", description="for people; default empty")
-    objectives: dict[Name, Direction] = Field(
-        min_length=1, description="metric → min or max, most important first"
+    objectives: dict[Name, Objective] = Field(
+        min_length=1, description="metric → min, max or more about it; most important first"
     )
     trials: Count = Field(default=100, description="how many, repeats counted; default 100")
     repeats: Count = Field(default=1, le=10_000, description="runs of each configuration; default 1")

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-from windtunnel.model import Direction, History
+from windtunnel.model import History
+from windtunnel.objectives import Objective
 from windtunnel.options import Options
 from windtunnel.tunables import TunableGroups
 
@@ -22,7 +23,8 @@ class Optimizer(ABC):
     Synchronous and seeded; one task owns it and calls it in a worker thread, never two calls at once.
 
     :param tunables: the space, with its default values.
-    :param objectives: metric → ``min`` or ``max``, the most important first.
+    :param objectives: metric → objective, the most important first. Results outside of its bounds never come
+        as those of a trial that succeeded.
     :param seed: the same seed gives the same suggestions; None draws one.
     :param start_with_defaults: propose the defaults first.
     :param asked: how many configurations earlier sessions of the same experiment took; suggestions go on from
@@ -42,7 +44,7 @@ class Optimizer(ABC):
         self,
         *,
         tunables: TunableGroups,
-        objectives: Mapping[str, Direction],
+        objectives: Mapping[str, Objective],
         seed: int | None = None,
         start_with_defaults: bool = True,
         asked: int = 0,

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from windtunnel.model import Direction
+from windtunnel.objectives import Objective
 from windtunnel.optimizers.base import Optimizer
 from windtunnel.options import Options
 from windtunnel.tunables import TunableGroups, TunableValue
@@ -48,7 +48,7 @@ class GridSearch(Optimizer):
         self,
         *,
         tunables: TunableGroups,
-        objectives: Mapping[str, Direction],
+        objectives: Mapping[str, Objective],
         seed: int | None = None,
         start_with_defaults: bool = True,
         asked: int = 0,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from windtunnel.model import Direction
+from windtunnel.objectives import Objective
 from windtunnel.optimizers.base import Optimizer
 from windtunnel.options import Options
 from windtunnel.tunables import TunableGroups
@@ -36,7 +36,7 @@ class OneShot(Optimizer):
         self,
         *,
         tunables: TunableGroups,
-        objectives: Mapping[str, Direction],
+        objectives: Mapping[str, Objective],
         seed: int | None = None,
         start_with_defaults: bool = False,
         asked: int = 0,

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from windtunnel.errors import ConfigError
-from windtunnel.model import Direction
+from windtunnel.objectives import Objective
 from windtunnel.optimizers.base import Optimizer
 from windtunnel.optimizers.grid import GridSearch
 from windtunnel.optimizers.oneshot import OneShot
@@ -45,7 +45,7 @@ def make_optimizer(
     name: str,
     *,
     tunables: TunableGroups,
-    objectives: Mapping[str, Direction],
+    objectives: Mapping[str, Objective],
     seed: int | None = None,
     start_with_defaults: bool = True,
     asked: int = 0,

@@ -15,7 +15,8 @@ from windtunnel.concurrency import is_cancelled
 from windtunnel.environments.base import Environment
 from windtunnel.errors import ConfigError, EnvironmentFailed, HostFailed, StepTimedOut, described
 from windtunnel.events import Step
-from windtunnel.model import Direction, FailureKind, RunResult, Status, Timeouts, Trial, utc_now
+from windtunnel.model import FailureKind, RunResult, Status, Timeouts, Trial, utc_now
+from windtunnel.objectives import Objective
 from windtunnel.protocols import TelemetrySink
 from windtunnel.scheduling.hosts import Placement, Slot
 from windtunnel.scheduling.notes import HostNotes
@@ -60,7 +61,7 @@ class TrialRunner:
         self,
         *,
         timeouts: Timeouts,
-        objectives: Mapping[str, Direction],
+        objectives: Mapping[str, Objective],
         poll_period: timedelta = timedelta(seconds=1),
         pruning: Pruning | None = None,
         notes: HostNotes | None = None,

@@ -129,7 +129,7 @@ class Scheduler:
         self._pruning = None if pruner is None else Pruning(pruner)
         self._runner = TrialRunner(
             timeouts=self._timeouts,
-            objectives=experiment.opt_targets,
+            objectives=experiment.objectives,
             poll_period=poll_period,
             pruning=self._pruning,
             notes=None if host_news is None else HostNotes(experiment, host_news),

@@ -17,6 +17,8 @@ import anyio
 from sqlalchemy import Connection, insert, select, tuple_
 
 from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound, StorageUnavailable
+from windtunnel.model import Direction
+from windtunnel.objectives import directions, parse_objectives
 from windtunnel.storage.database import Database
 from windtunnel.storage.dialects import insert_new
 from windtunnel.storage.reads import TELEMETRY_PAGE
@@ -172,13 +174,17 @@ def _check_same(connection: Connection, row: Row) -> None:
     stored = connection.execute(select(experiment).where(experiment.c.name == row["name"])).mappings().first()
     if stored is None:
         return
-    for what in ("objectives", "tunables"):
-        theirs, ours = json.loads(row[what]), json.loads(stored[what])
+    for what, read in (("objectives", _directions), ("tunables", json.loads)):
+        theirs, ours = read(row[what]), read(stored[what])
         if theirs != ours or list(theirs) != list(ours):
             raise ExperimentMismatch(
                 f"experiment {row['name']!r} is in the target already, with other {what}; "
                 "rename one of the two first"
             )
+
+
+def _directions(objectives: str) -> dict[str, Direction]:
+    return directions(parse_objectives(json.loads(objectives)))
 
 
 def _ensure(connection: Connection, row: Row) -> int:

@@ -15,6 +15,7 @@ from windtunnel.aggregates import Aggregate
 from windtunnel.concurrency import converted
 from windtunnel.errors import NotFound, TunableError
 from windtunnel.model import Direction, NewTrial, Sample, Status, Trial, TrialRecord, utc_now
+from windtunnel.objectives import Objective, directions
 from windtunnel.storage import editing, maintenance, queries, ranking, reads, requests, stories, values
 from windtunnel.storage.analysis import Analysis
 from windtunnel.storage.database import Database
@@ -47,12 +48,13 @@ class Experiment(Analysis, Holding, Sharing):
         key: int,
         experiment_id: str,
         tunables: TunableGroups,
-        opt_targets: Mapping[str, Direction],
+        objectives: Mapping[str, Objective],
         metrics: dict[str, int],
     ) -> None:
         self.experiment_id = experiment_id
         self.tunables = tunables
-        self.opt_targets = dict(opt_targets)
+        self.objectives = dict(objectives)
+        self.opt_targets = directions(objectives)
         self._database = database
         self._writer = writer
         self._key = key

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, and_, insert, select, update
 
 from windtunnel.errors import ConfigError, ExperimentMismatch, StorageError
 from windtunnel.model import Status
+from windtunnel.objectives import directions
 from windtunnel.storage import mlos, queries, reads, values
 from windtunnel.storage.database import Database
 from windtunnel.storage.inference import Inferred, infer, measured, typed
@@ -188,9 +189,9 @@ def _check_ours(connection: Connection, name: str, objectives: dict[str, str]) -
             f"experiment {name!r} is here already and was not imported; import under another name "
             "with a prefix, or rename one of them"
         )
-    if json.loads(stored.objectives) != objectives:
+    if (found := directions(stored.goals)) != objectives:
         raise ExperimentMismatch(
-            f"experiment {name!r} was imported with objectives {json.loads(stored.objectives)}, "
+            f"experiment {name!r} was imported with objectives {found}, "
             f"not {objectives}; import it under another name with a prefix"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from windtunnel.errors import ExperimentMismatch, SchemaMismatch, TunableError
 from windtunnel.model import Status
+from windtunnel.objectives import directions, parse_objectives
 from windtunnel.storage import leading, queries, reads, values
 from windtunnel.storage.dialects import lock_schema
 from windtunnel.storage.requests import EndedAttempt
@@ -83,7 +84,7 @@ class NewExperiment(NamedTuple):
     name: str
     description: str
     root_env_config: str
-    objectives: dict[str, str]
+    objectives: dict[str, Any]
     tunables: dict[str, object]
     windtunnel: str
 
@@ -99,6 +100,10 @@ def ensure_experiment(connection: Connection, new: NewExperiment, tunables: Tuna
         _check_same(stored, new)
         if json.loads(stored.tunables) != new.tunables:
             _check_waiting(connection, stored, tunables)
+        if json.loads(stored.objectives) != new.objectives:
+            # Weights and bounds are no part of what was measured: those of today count.
+            this = update(experiment).where(experiment.c.id == stored.id)
+            connection.execute(this.values(objectives=json.dumps(new.objectives)))
         return stored.id
     row = {
         "name": new.name,
@@ -121,18 +126,16 @@ def describe(connection: Connection, experiment_pk: int, text: str) -> None:
 
 
 def _check_same(stored: reads.ExperimentRow, new: NewExperiment) -> None:
-    objectives = json.loads(stored.objectives)
-    if list(objectives.items()) != list(
-        new.objectives.items()
-    ):  # their order too: the first one is the score
+    before, now = directions(stored.goals), directions(parse_objectives(new.objectives))
+    if list(before.items()) != list(now.items()):  # their order too: the first one is the score
         raise ExperimentMismatch(
-            f"experiment {new.name!r} is stored with objectives {objectives}, not {new.objectives}; "
+            f"experiment {new.name!r} is stored with objectives {before}, not {now}; "
             "use another experiment id"
         )
-    before, now = _names(json.loads(stored.tunables)), _names(new.tunables)
-    if before != now:
-        added = f" adds {sorted(now - before)}" if now - before else ""
-        lost = f" lacks {sorted(before - now)}" if before - now else ""
+    had, has = _names(json.loads(stored.tunables)), _names(new.tunables)
+    if had != has:
+        added = f" adds {sorted(has - had)}" if has - had else ""
+        lost = f" lacks {sorted(had - has)}" if had - has else ""
         raise ExperimentMismatch(
             f"experiment {new.name!r} is stored with other tunables: this one{added}{lost}; "
             "use another experiment id"

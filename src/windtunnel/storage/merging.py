@@ -16,6 +16,7 @@ from sqlalchemy import Connection, insert, or_, select
 
 from windtunnel.errors import ExperimentMismatch, MergeCycle, NotFound, TunableError
 from windtunnel.model import FailureKind, History, Status
+from windtunnel.objectives import directions
 from windtunnel.storage import blocks, queries, reads, values
 from windtunnel.storage.schema import config, experiment, experiment_merge, trial
 from windtunnel.tunables import Tunable, TunableGroups
@@ -104,7 +105,7 @@ def _check_no_cycle(own: reads.ExperimentRow, other: reads.ExperimentRow, edges:
 
 
 def _check_fits(own: reads.ExperimentRow, other: reads.ExperimentRow) -> None:
-    wanted, found = json.loads(own.objectives), json.loads(other.objectives)
+    wanted, found = directions(own.goals), directions(other.goals)
     # The order of the others is free: only the first one is the score.
     if wanted != found or next(iter(wanted), None) != next(iter(found), None):
         raise ExperimentMismatch(

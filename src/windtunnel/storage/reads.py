@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, func, literal_column, or_, select, tuple_
 
 from windtunnel.model import Direction, FailureKind, Status, TrialRecord
+from windtunnel.objectives import Objective, parse_objectives
 from windtunnel.storage import values
 from windtunnel.storage.schema import (
     IS_COMPLETED,
@@ -50,6 +52,11 @@ class ExperimentRow(NamedTuple):
     description: str
     objectives: str
     tunables: str
+
+    @property
+    def goals(self) -> dict[str, Objective]:
+        """``objectives``, which is JSON, as values."""
+        return parse_objectives(json.loads(self.objectives))
 
 
 class PendingRow(NamedTuple):

@@ -14,8 +14,9 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import Connection
 
-from windtunnel.errors import ConfigError, NotFound, SchemaMismatch
+from windtunnel.errors import NotFound, SchemaMismatch
 from windtunnel.model import Direction, TrialRecord
+from windtunnel.objectives import Objective, parse_objectives
 from windtunnel.storage import editing, maintenance, queries, reads, recording, stories
 from windtunnel.storage.database import Database, open_database
 from windtunnel.storage.dialects import lock_schema
@@ -75,29 +76,30 @@ class Storage:
         *,
         experiment_id: str,
         tunables: TunableGroups | Mapping[str, object],
-        opt_targets: Mapping[str, Direction],
+        opt_targets: Mapping[str, Direction | Objective | Mapping[str, object]],
         root_env_config: str = "",
         description: str = "",
     ) -> AsyncIterator[Experiment]:
         """The experiment with this id, made now if there is none.
 
         :param tunables: a TunableGroups, or the plain mapping of the config format.
-        :param opt_targets: metric → ``min`` or ``max``, the most important first.
-        :raises ConfigError: if a direction is neither ``min`` nor ``max``.
+        :param opt_targets: metric → ``min``, ``max`` or an Objective, the most important first. Weights and
+            bounds may differ from those it was stored with.
+        :raises ConfigError: if an objective is wrong.
         :raises ExperimentMismatch: if it is stored with other objectives or tunables.
         """
-        _check_directions(opt_targets)
+        objectives = parse_objectives(opt_targets)
         groups = tunables if isinstance(tunables, TunableGroups) else TunableGroups(tunables)
         new = maintenance.NewExperiment(
             name=experiment_id,
             description=description,
             root_env_config=root_env_config,
-            objectives=dict(opt_targets),
+            objectives={metric: one.definition() for metric, one in objectives.items()},
             tunables=dict(groups.definition()),
             windtunnel=_VERSION,
         )
         key = await self._database.write(maintenance.ensure_experiment, new, groups)
-        yield self._handle(key, experiment_id, groups, opt_targets)
+        yield self._handle(key, experiment_id, groups, objectives)
 
     async def open_experiment(self, experiment_id: str) -> Experiment:
         """A handle on a stored experiment, as it was stored.
@@ -108,9 +110,8 @@ class Storage:
         if row is None:
             known = [one.name for one in await self._database.read(reads.experiments)]
             raise NotFound("experiment", experiment_id, known)
-        return self._handle(
-            row.id, row.name, TunableGroups(json.loads(row.tunables)), json.loads(row.objectives)
-        )
+        tunables, objectives = TunableGroups(json.loads(row.tunables)), row.goals
+        return self._handle(row.id, row.name, tunables, objectives)
 
     async def experiments(self) -> list[ExperimentSummary]:
         """Every experiment with its counts and its best trial, in order of their making."""
@@ -118,7 +119,7 @@ class Storage:
         rows = await self._database.read(reads.experiments)
         summaries: list[ExperimentSummary] = []
         for row in rows:
-            handle = self._handle(row.id, row.name, TunableGroups({}), json.loads(row.objectives))
+            handle = self._handle(row.id, row.name, TunableGroups({}), row.goals)
             number = counts.get(row.id, reads.Counts())
             summaries.append(
                 ExperimentSummary(
@@ -164,7 +165,7 @@ class Storage:
         await self._database.write(editing.rename, old, new)
 
     def _handle(
-        self, key: int, experiment_id: str, tunables: TunableGroups, opt_targets: Mapping[str, Direction]
+        self, key: int, experiment_id: str, tunables: TunableGroups, objectives: Mapping[str, Objective]
     ) -> Experiment:
         return Experiment(
             database=self._database,
@@ -172,7 +173,7 @@ class Storage:
             key=key,
             experiment_id=experiment_id,
             tunables=tunables,
-            opt_targets=opt_targets,
+            objectives=objectives,
             metrics=self._metrics,
         )
 
@@ -269,9 +270,3 @@ def _migrations() -> tuple[set[str], Callable[[Connection], None]]:
         migrate.upgrade(connection, scripts)
 
     return migrate.revisions(scripts), upgrade
-
-
-def _check_directions(opt_targets: Mapping[str, object]) -> None:
-    for metric, direction in opt_targets.items():
-        if direction not in ("min", "max"):
-            raise ConfigError(f"expected 'min' or 'max', found {direction!r}", path=("objectives", metric))

@@ -7,13 +7,14 @@ from typing import Protocol
 
 import pytest
 
-from windtunnel.model import Direction, History, Status
+from windtunnel.model import History, Status
+from windtunnel.objectives import Objective
 from windtunnel.optimizers import Optimizer
 from windtunnel.tunables import TunableGroups
 
 __all__ = ["OptimizerContract", "OptimizerFactory"]
 
-OBJECTIVES: dict[str, Direction] = {"score": "min"}
+OBJECTIVES = {"score": Objective(direction="min")}
 
 
 class OptimizerFactory(Protocol):
@@ -23,7 +24,7 @@ class OptimizerFactory(Protocol):
         self,
         *,
         tunables: TunableGroups,
-        objectives: dict[str, Direction],
+        objectives: dict[str, Objective],
         seed: int | None = None,
         start_with_defaults: bool = True,
         asked: int = 0,

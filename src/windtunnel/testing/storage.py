@@ -21,6 +21,7 @@ import pytest
 
 from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound
 from windtunnel.model import FailureKind, Status
+from windtunnel.objectives import Objective
 from windtunnel.storage import Experiment, Storage, open_storage
 from windtunnel.testing.storage_analysis import AnalysisContract
 from windtunnel.testing.storage_claims import ClaimContract
@@ -210,6 +211,17 @@ class StorageContract(
                 experiment_id="o", tunables=TUNABLES, opt_targets={"b": "min", "a": "min"}
             ):
                 pytest.fail("it was opened")
+
+    async def test_weights_and_bounds_may_change(self, storage: Storage, experiment: Experiment) -> None:
+        assert experiment.objectives == {"score": Objective(direction="min")}
+        weighed = Objective(direction="min", weight=2, low=0)
+        async with storage.experiment(
+            experiment_id="e", tunables=TUNABLES, opt_targets={"score": weighed}
+        ) as again:
+            assert (again.objectives, again.opt_targets) == ({"score": weighed}, TARGETS)
+        assert (await storage.open_experiment("e")).objectives == {"score": weighed}
+        (listed,) = await storage.experiments()
+        assert listed.objectives == TARGETS
 
     async def test_a_new_domain_must_have_room_for_the_trials_that_wait(
         self, storage: Storage, experiment: Experiment
