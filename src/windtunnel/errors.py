@@ -231,7 +231,14 @@ class HostUnreachable(HostFailed):
 
 
 class HostKeyRefused(HostFailed):
-    """The host showed another key than the one known for it, or none is known."""
+    """The host showed another key than the one known for it, or none is known.
+
+    :ivar state: in a word: ``unknown``, ``changed`` or ``revoked``.
+    """
+
+    def __init__(self, host: str, reason: str, *, state: str = "changed") -> None:
+        self.state = state
+        super().__init__(host, reason)
 
 
 class LoginRefused(HostFailed):

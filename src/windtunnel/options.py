@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Protocol, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from windtunnel.errors import ConfigError
@@ -217,10 +218,17 @@ def _fields_at(cls: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     """The keys known at ``loc`` below ``cls``, as they are written."""
     current = cls
     for step in loc:
-        fields = {field.alias or name: field for name, field in current.model_fields.items()}
+        fields = {key: field for name, field in current.model_fields.items() for key in _keys(name, field)}
         if step in fields:
             current = _model_in(fields[str(step)].annotation) or BaseModel
-    return [field.alias or name for name, field in current.model_fields.items()]
+    return [key for name, field in current.model_fields.items() for key in _keys(name, field)]
+
+
+def _keys(name: str, field: FieldInfo) -> list[str]:
+    """What a field may be called."""
+    if isinstance(field.validation_alias, AliasChoices):
+        return [choice for choice in field.validation_alias.choices if isinstance(choice, str)]
+    return [field.alias or name]
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli import DEFAULT_STORAGE, db, edit, worker
+from windtunnel.cli import DEFAULT_STORAGE, db, edit, hosts, worker
 from windtunnel.cli.options import (
     TEXT,
     AsJson,
@@ -216,6 +216,7 @@ def demo(
 
 
 worker.register(app)
+hosts.register(app)
 edit.register(app)
 db.register(app)
 

@@ -15,7 +15,7 @@ from windtunnel.model import Status, TrialRecord
 from windtunnel.storage import ExperimentSummary
 from windtunnel.storage.reads import Counts
 
-__all__ = ["best_block", "counted", "failure_block", "listing", "ranking", "trials_table"]
+__all__ = ["best_block", "counted", "failure_block", "listing", "plain_table", "ranking", "trials_table"]
 
 _STYLES: Mapping[Status, str] = {
     Status.SUCCEEDED: "green",
@@ -28,7 +28,7 @@ _STYLES: Mapping[Status, str] = {
 
 def listing(experiments: Sequence[ExperimentSummary]) -> Table:
     """One row for each experiment. What is left is pending, running, or canceled and run again on resume."""
-    table = _table("experiment", ">trials", ">succeeded", ">failed", ">left", "best")
+    table = plain_table("experiment", ">trials", ">succeeded", ">failed", ">left", "best")
     for one in experiments:
         counts, failed = one.counts, one.counts.failed + one.counts.timed_out
         left = counts.pending + counts.running + counts.canceled - counts.aborted
@@ -93,7 +93,7 @@ def best_block(
 
 def ranking(stats: Sequence[ConfigurationStats], objectives: Mapping[str, str]) -> Table:
     """The best configurations, with the means of the objectives."""
-    table = _table(">config", ">trials", *(f">{name}" for name in objectives), "tunables")
+    table = plain_table(">config", ">trials", *(f">{name}" for name in objectives), "tunables")
     for one in stats:
         values = (Text(one.described(name)) for name in objectives)
         table.add_row(str(one.config_id), str(one.trials), *values, Text(words.assignments(one.config)))
@@ -102,7 +102,7 @@ def ranking(stats: Sequence[ConfigurationStats], objectives: Mapping[str, str]) 
 
 def trials_table(trials: Iterable[TrialRecord], objectives: Mapping[str, str]) -> Table:
     """One row for each trial."""
-    table = _table(">trial", ">config", "status", ">attempt", "host", ">took", "result")
+    table = plain_table(">trial", ">config", "status", ">attempt", "host", ">took", "result")
     for one in trials:
         took = (one.ended - one.started).total_seconds() if one.started and one.ended else None
         table.add_row(
@@ -132,8 +132,8 @@ def failure_block(failure: TrialRecord) -> RenderableType:
     return Group(head, Text("\n".join(f"  {line}" for line in text.splitlines())))
 
 
-def _table(*columns: str) -> Table:
-    """``>`` before a name aligns its column to the right."""
+def plain_table(*columns: str) -> Table:
+    """A table without rows. ``>`` before a name aligns its column to the right."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         right = column.startswith(">")

@@ -15,7 +15,14 @@ import asyncssh
 from anyio import to_thread
 
 from windtunnel.errors import ConfigError, HostFailed, HostKeyRefused, HostUnreachable, LoginRefused
-from windtunnel.services.ssh.host_keys import HostKeyCheck, KnownHosts, KnownHostsFiles, record, why_refused
+from windtunnel.services.ssh.host_keys import (
+    HostKeyCheck,
+    KnownHosts,
+    KnownHostsFiles,
+    Refusal,
+    record,
+    why_refused,
+)
 from windtunnel.services.ssh.options import SshOptions, read_secret
 
 __all__ = ["Connector", "Keys"]
@@ -187,10 +194,11 @@ class Connector:
         if isinstance(exc, asyncssh.HostKeyNotVerifiable):
             name = settings.host_key_alias or settings.host
 
-            def explain() -> str:
+            def explain() -> Refusal:
                 return why_refused(known, name, settings.port, offered=check.offered, pins=options.host_key)
 
-            return HostKeyRefused(host, await to_thread.run_sync(explain))
+            refusal = await to_thread.run_sync(explain)
+            return HostKeyRefused(host, refusal.why, state=refusal.state)
         if isinstance(exc, asyncssh.PermissionDenied):
             return LoginRefused(host, f"it refuses the login of {settings.username!r}: {exc.reason}")
         place = f"{settings.host} port {settings.port}"

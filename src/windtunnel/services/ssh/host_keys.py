@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncssh
 from anyio import to_thread
@@ -15,7 +16,7 @@ from asyncssh.public_key import get_default_certificate_algs, get_default_public
 
 from windtunnel.errors import ConfigError
 
-__all__ = ["HostKeyCheck", "KnownHosts", "KnownHostsFiles", "record", "why_refused"]
+__all__ = ["HostKeyCheck", "KnownHosts", "KnownHostsFiles", "Refusal", "record", "why_refused"]
 
 
 @dataclass(frozen=True)
@@ -162,28 +163,40 @@ def _entry_name(host: str, port: int) -> str:
     return host if port == 22 else f"[{host}]:{port}"
 
 
+class Refusal(NamedTuple):
+    """Why a key is refused: in a word, and in full."""
+
+    state: str
+    why: str
+
+
 def why_refused(
     known: KnownHosts, host: str, port: int, *, offered: SSHKey | None, pins: Sequence[str]
-) -> str:
+) -> Refusal:
     """What a person needs to know and do about a refused key; reads files."""
     shows = "it shows none we may judge" if offered is None else f"it shows {_shown(offered)}"
     if pins:
-        return f"its host key is not the one pinned in host_key: {shows}, expected {' or '.join(pins)}"
+        wanted = " or ".join(pins)
+        return Refusal(
+            "changed", f"its host key is not the one pinned in host_key: {shows}, expected {wanted}"
+        )
     entries = known.entries(host, port)
     for place, key, is_revoked in entries:
         if is_revoked and offered in (key, None):
-            return f"its host key was revoked: {place} revokes {_shown(key)}"
+            return Refusal("revoked", f"its host key was revoked: {place} revokes {_shown(key)}")
     files = ", ".join(repr(str(path)) for path in known.paths)
     if not entries:
-        return (
+        return Refusal(
+            "unknown",
             f"its host key is not known: {shows}, and there is no line for {_entry_name(host, port)} "
             f"in {files}; add it there once you have checked it, pin it with host_key, "
-            "or set host_keys: accept-new"
+            "or set host_keys: accept-new",
         )
     has = "; ".join(f"{place} has {_shown(key)}" for place, key, _ in entries)
-    return (
+    return Refusal(
+        "changed",
         f"its host key has changed, so it may be another machine: {shows}, but {has}; "
-        "if it was installed anew, remove that line"
+        "if it was installed anew, remove that line",
     )
 
 
