@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Trial,
         TrialRecord,
     )
+    from windtunnel.objectives import Objective
     from windtunnel.optimizers import Optimizer
     from windtunnel.pruners import Abort, Pruner
     from windtunnel.scheduling import Host, Scheduler, Snapshot

@@ -19,6 +19,7 @@ __all__ = [
     "History",
     "NewTrial",
     "OutlierHost",
+    "ParetoPoint",
     "RunResult",
     "Sample",
     "Status",
@@ -303,11 +304,28 @@ class OutlierHost(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoPoint:
+    """A configuration such that any that is better in one objective is worse in another.
+
+    :ivar trials: how many of its trials succeeded.
+    :ivar scores: metric → its score over those trials, for every objective.
+    """
+
+    config_id: int
+    config: Mapping[str, Any]
+    trials: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """An experiment at the end of a session; the counts are over all its sessions.
 
     :ivar objectives: metric → direction, the most important first.
-    :ivar best: the best trial of the configuration with the best mean of the first objective.
+    :ivar best: the best trial of the configuration with the best mean of the first objective, or of all of
+        them if they have weights; see ``Experiment.best``.
+    :ivar pareto: with several objectives, the configurations that no other beats in all of them, in order of
+        the first objective; see ``Experiment.pareto``.
     :ivar failed: trials that failed or timed out.
     :ivar aborted: of the canceled ones, those that a pruner stopped; nothing more is to be done for them.
     :ivar interrupted: whether the session was stopped before the experiment was complete.
@@ -321,6 +339,7 @@ class Summary:
     experiment_id: str
     objectives: Mapping[str, Direction]
     best: TrialRecord | None
+    pareto: tuple[ParetoPoint, ...] = ()
     trials: int
     pending: int
     running: int

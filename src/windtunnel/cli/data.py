@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from windtunnel.model import TrialRecord
-from windtunnel.storage import ExperimentSummary
+from windtunnel.model import ParetoPoint, TrialRecord
+from windtunnel.storage import ExperimentSummary, HypervolumePoint
 
-__all__ = ["as_json", "as_json_line", "experiment_data", "listing_data"]
+__all__ = ["as_json", "as_json_line", "experiment_data", "listing_data", "pareto_data"]
 
 
 def as_json(data: object) -> str:
@@ -54,6 +54,24 @@ def experiment_data(
         "objectives": dict(objectives),
         "best": _best(best),
         "trials": [_trial(one) for one in trials],
+    }
+
+
+def pareto_data(front: Iterable[ParetoPoint], growth: Iterable[HypervolumePoint]) -> dict[str, Any]:
+    """The Pareto front, and each time its hypervolume grew."""
+    return {
+        "pareto": [
+            {
+                "config_id": one.config_id,
+                "config": dict(one.config),
+                "trials": one.trials,
+                "scores": dict(one.scores),
+            }
+            for one in front
+        ],
+        "hypervolume": [
+            {"time": _time(one.timestamp), "trial_id": one.trial_id, "value": one.value} for one in growth
+        ],
     }
 
 

@@ -160,6 +160,9 @@ def show(
     trial: Annotated[
         int | None, typer.Option(metavar="N", help="Show all that is kept about this trial instead.")
     ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Show the trade-offs between its objectives instead.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Show one experiment: its best configurations, its trials and its last failure.
@@ -169,6 +172,7 @@ def show(
       windtunnel show my-experiment
       windtunnel show my-experiment --storage sqlite:///runs.db --json
       windtunnel show my-experiment --trial 7
+      windtunnel show my-experiment --pareto
 
     In the JSON, times are ISO 8601 in UTC, and nan and infinity are null.
     """
@@ -176,6 +180,11 @@ def show(
         from windtunnel.cli.story import show_trial
 
         show_trial(experiment, trial, storage, as_data=as_json)
+        return
+    if pareto:
+        from windtunnel.cli.tradeoffs import show_pareto
+
+        show_pareto(experiment, storage, as_data=as_json)
         return
     from windtunnel.cli.stored import show_experiment
 

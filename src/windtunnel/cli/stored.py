@@ -16,7 +16,7 @@ from sqlalchemy import exc, make_url
 
 from windtunnel.cli import DEFAULT_STORAGE, tables
 from windtunnel.cli.console import make_console
-from windtunnel.cli.data import as_json, experiment_data, listing_data
+from windtunnel.cli.data import as_json, experiment_data, listing_data, pareto_data
 from windtunnel.cli.logs import set_up_logging
 from windtunnel.cli.program import program
 from windtunnel.cli.ranking import ConfigurationStats, ranked
@@ -25,10 +25,18 @@ from windtunnel.errors import StorageUnavailable
 from windtunnel.model import TrialRecord
 from windtunnel.storage import Experiment, ExperimentSummary, open_storage
 
-__all__ = ["check_exists", "data_of", "list_experiments", "place_of", "show_command", "show_experiment"]
+__all__ = [
+    "PATIENCE",
+    "check_exists",
+    "data_of",
+    "list_experiments",
+    "place_of",
+    "show_command",
+    "show_experiment",
+]
 
 _BEST = 10
-_PATIENCE = timedelta(seconds=3)
+PATIENCE = timedelta(seconds=3)
 """A person waits who only wants to look."""
 
 
@@ -53,7 +61,7 @@ def list_experiments(storage: str, *, as_data: bool) -> None:
 
 
 async def _experiments(storage: str) -> list[ExperimentSummary]:
-    async with open_storage(storage, patience=_PATIENCE) as opened:
+    async with open_storage(storage, patience=PATIENCE) as opened:
         return await opened.experiments()
 
 
@@ -72,7 +80,7 @@ def show_experiment(experiment_id: str, storage: str, *, as_data: bool, newest: 
 
 
 async def _data(experiment_id: str, storage: str) -> dict[str, Any]:
-    async with open_storage(storage, patience=_PATIENCE) as opened:
+    async with open_storage(storage, patience=PATIENCE) as opened:
         return await data_of(await opened.open_experiment(experiment_id))
 
 
@@ -80,11 +88,14 @@ async def data_of(experiment: Experiment) -> dict[str, Any]:
     """The object that ``show --json`` and ``run --json`` print."""
     trials = [one async for one in experiment.trials()]
     best = await experiment.best()
-    return experiment_data(experiment.experiment_id, experiment.opt_targets, best, trials)
+    data = experiment_data(experiment.experiment_id, experiment.opt_targets, best, trials)
+    if len(experiment.opt_targets) == 1:
+        return data
+    return data | pareto_data(await experiment.pareto(), await experiment.hypervolume())
 
 
 async def _described(experiment_id: str, storage: str, newest: int) -> RenderableType:
-    async with open_storage(storage, patience=_PATIENCE) as opened:
+    async with open_storage(storage, patience=PATIENCE) as opened:
         experiment = await opened.open_experiment(experiment_id)
         counts, best = await experiment.counts(), await experiment.best()
         failure = await experiment.last_failure()
@@ -107,6 +118,9 @@ async def _described(experiment_id: str, storage: str, newest: int) -> Renderabl
         first = ranked(stats.values(), metric, direction, most=_BEST)
         parts += [Text(f"\nbest {len(first)} of {len(stats)} configurations", style="bold")]
         parts += [tables.ranking(first, objectives)]
+        if len(objectives) > 1:
+            hint = f"trade-offs between objectives: {show_command(experiment_id, storage)} --pareto\n"
+            parts += [Text(hint, style="dim")]
     if last:
         which = f"newest {len(last)} of {counts.total} trials" if counts.total > len(last) else "trials"
         parts += [Text(which, style="bold"), tables.trials_table(last, objectives)]

@@ -11,11 +11,20 @@ from rich.text import Text
 
 from windtunnel.cli import words
 from windtunnel.cli.ranking import ConfigurationStats
-from windtunnel.model import Status, TrialRecord
+from windtunnel.model import ParetoPoint, Status, TrialRecord
 from windtunnel.storage import ExperimentSummary
 from windtunnel.storage.reads import Counts
 
-__all__ = ["best_block", "counted", "failure_block", "listing", "plain_table", "ranking", "trials_table"]
+__all__ = [
+    "best_block",
+    "counted",
+    "failure_block",
+    "listing",
+    "pareto",
+    "plain_table",
+    "ranking",
+    "trials_table",
+]
 
 _STYLES: Mapping[Status, str] = {
     Status.SUCCEEDED: "green",
@@ -97,6 +106,16 @@ def ranking(stats: Sequence[ConfigurationStats], objectives: Mapping[str, str]) 
     for one in stats:
         values = (Text(one.described(name)) for name in objectives)
         table.add_row(str(one.config_id), str(one.trials), *values, Text(words.assignments(one.config)))
+    return table
+
+
+def pareto(front: Iterable[ParetoPoint], objectives: Mapping[str, str]) -> Table:
+    """The configurations of a Pareto front, with their scores."""
+    columns = (f">{name} ({direction})" for name, direction in objectives.items())
+    table = plain_table(">config", ">trials", *columns, "tunables")
+    for one in front:
+        scores = (Text(words.number(one.scores[name])) for name in objectives)
+        table.add_row(str(one.config_id), str(one.trials), *scores, Text(words.assignments(one.config)))
     return table
 
 

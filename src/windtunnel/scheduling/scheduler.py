@@ -371,10 +371,13 @@ class Scheduler:
         cut_off = self._ledger.finished.get(Status.CANCELED, 0) - self._ledger.aborted
         left = not self._suggester.is_done or counts.pending or counts.running or cut_off
         adaptive = self._adaptive
+        how = adaptive.score if adaptive else "mean"
+        several = len(self._experiment.objectives) > 1
         return Summary(
             experiment_id=self._experiment.experiment_id,
             objectives=self._experiment.opt_targets,
-            best=await self._experiment.best(adaptive.score if adaptive else "mean"),
+            best=await self._experiment.best(how),
+            pareto=tuple(await self._experiment.pareto(how)) if several else (),
             trials=counts.total,
             pending=counts.pending,
             running=counts.running,

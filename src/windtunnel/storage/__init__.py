@@ -11,6 +11,7 @@ from windtunnel.storage.requests import INTERRUPTED
 from windtunnel.storage.runs import ScoredRun
 from windtunnel.storage.storage import ExperimentSummary, Storage, open_storage, upgrade_storage
 from windtunnel.storage.stories import Attempt, Story
+from windtunnel.storage.tradeoffs import HypervolumePoint
 from windtunnel.storage.transfer import Transferred
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigGroup",
     "Experiment",
     "ExperimentSummary",
+    "HypervolumePoint",
     "MergedData",
     "MergedExperiment",
     "Pulse",

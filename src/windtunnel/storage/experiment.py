@@ -23,6 +23,7 @@ from windtunnel.storage.holding import Holding
 from windtunnel.storage.pulse import Beat, Pulse
 from windtunnel.storage.requests import INTERRUPTED
 from windtunnel.storage.sharing import Sharing
+from windtunnel.storage.tradeoffs import Tradeoffs
 from windtunnel.storage.writer import GroupWriter
 from windtunnel.tunables import TunableGroups
 
@@ -34,7 +35,7 @@ _NEW_AT_ONCE = 500
 _CLAIMED_AT_ONCE = 500
 
 
-class Experiment(Analysis, Holding, Sharing):
+class Experiment(Analysis, Holding, Sharing, Tradeoffs):
     """A handle on one stored experiment, for any number of tasks. Made by ``Storage.experiment``.
 
     Every write returns when it is durable. A cancelled write still completes.
@@ -147,16 +148,24 @@ class Experiment(Analysis, Holding, Sharing):
     async def best(self, aggregate: Aggregate = "mean") -> TrialRecord | None:
         """The best trial of the best configuration, if any trial has succeeded.
 
-        :param aggregate: of the first objective over a configuration's trials: what makes it the best.
-            ``worst_host`` is its mean on the host where that is worst. Any but the mean reads all trials.
+        With weights that is the least weighted sum of all objectives, each scaled from the best configuration
+        (0) to the worst (1); without, the best first objective.
+
+        :param aggregate: what stands for several runs of a configuration. ``worst_host`` is their mean on the
+            host where that is worst. Weights, or any but the mean, read all trials.
         """
+        if any(one.weight is not None for one in self.objectives.values()):
+            return await self._record(await self.best_by_weights(aggregate))
         direction: Direction = next(iter(self.opt_targets.values()), "min")
         if aggregate == "mean":
             best = await self._database.read(reads.best_trial_id, self._key, direction)
         else:
             ranking.check(aggregate)
             best = await anyio.to_thread.run_sync(ranking.best, await self.runs(), direction, aggregate)
-        return None if best is None else await self._database.read(reads.record, self._key, best)
+        return await self._record(best)
+
+    async def _record(self, trial_id: int | None) -> TrialRecord | None:
+        return None if trial_id is None else await self._database.read(reads.record, self._key, trial_id)
 
     # Writing
 

@@ -12,7 +12,7 @@ from windtunnel.model import FailureKind, Status, TrialRecord
 from windtunnel.storage import blocks, queries, reads
 from windtunnel.storage.schema import HAS_HOST, IS_COMPLETED, trial, trial_attempt
 
-__all__ = ["ScoredRun", "failed_attempts", "hosts_of", "outcomes", "scored_runs"]
+__all__ = ["Result", "ScoredRun", "failed_attempts", "hosts_of", "outcomes", "results", "scored_runs"]
 
 _PAGE = 4000
 
@@ -28,6 +28,37 @@ class ScoredRun(NamedTuple):
     config_id: int
     host: str | None
     score: float
+
+
+class Result(NamedTuple):
+    """A succeeded trial.
+
+    :ivar metrics: JSON.
+    """
+
+    trial_id: int
+    config_id: int
+    host: str | None
+    ended_us: int
+    metrics: str
+
+
+def results(connection: Connection, experiment_pk: int, after: int) -> list[Result]:
+    """The next succeeded trials with metrics, in order of their ids."""
+    rows = blocks.raw(
+        connection,
+        select(trial.c.trial_id, trial.c.config_id, trial.c.host, trial.c.ended_us, trial.c.metrics)
+        .where(
+            trial.c.experiment == experiment_pk,
+            trial.c.trial_id > after,
+            IS_COMPLETED,
+            trial.c.status == Status.SUCCEEDED.value,
+            trial.c.metrics.is_not(None),
+        )
+        .order_by(trial.c.trial_id)
+        .limit(_PAGE),
+    )
+    return [Result(*row) for row in rows]
 
 
 def scored_runs(connection: Connection, experiment_pk: int, after: int) -> list[ScoredRun]:

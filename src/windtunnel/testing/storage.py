@@ -40,12 +40,19 @@ from windtunnel.testing.storage_fixtures import (
 from windtunnel.testing.storage_merging import MergeContract
 from windtunnel.testing.storage_outcomes import OutcomeContract
 from windtunnel.testing.storage_sharing import SharingContract
+from windtunnel.testing.storage_tradeoffs import TradeoffContract
 
 __all__ = ["SharedStorageContract", "StorageContract"]
 
 
 class StorageContract(
-    ClaimContract, OutcomeContract, SharingContract, EditingContract, AnalysisContract, MergeContract
+    ClaimContract,
+    OutcomeContract,
+    SharingContract,
+    EditingContract,
+    AnalysisContract,
+    MergeContract,
+    TradeoffContract,
 ):
     """The promises of a storage that one program has open."""
 
