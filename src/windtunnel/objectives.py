@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
 from windtunnel.model import Direction
 from windtunnel.options import Options, parse_options
@@ -24,6 +25,8 @@ class Objective(Options):
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    short_form: ClassVar[JsonSchemaValue | None] = {"enum": ["min", "max"]}
 
     direction: Direction = Field(alias="goal", description="min or max")
     weight: FiniteFloat | None = Field(

@@ -5,17 +5,30 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Protocol, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar, get_args
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails
 
 from windtunnel.errors import ConfigError
 
 __all__ = [
+    "ONE_OR_MORE",
     "REFERENCE",
+    "Also",
     "Count",
     "Duration",
     "OptionalDuration",
@@ -39,6 +52,43 @@ class Options(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False
     )
+
+    short_form: ClassVar[JsonSchemaValue | None] = None
+    """JSON Schema of what may be written instead of the mapping, if a validator takes that."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core))
+        properties = schema.get("properties", {})
+        for field in cls.model_fields.values():
+            if isinstance(names := field.validation_alias, AliasChoices):
+                first, *others = (str(name) for name in names.choices)
+                properties |= dict.fromkeys(others, properties[first])
+        return schema if cls.short_form is None else {"anyOf": [schema, cls.short_form]}
+
+
+@dataclass(frozen=True, slots=True)
+class Also:
+    """An annotation of what else a validator takes, as JSON Schema."""
+
+    form: JsonSchemaValue
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [handler(core), self.form]}
+
+
+class _OneOrMore:
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core)
+        return {"anyOf": [schema["items"], schema]}
+
+
+ONE_OR_MORE = _OneOrMore()
+"""An annotation of a tuple whose validator also takes a single item."""
 
 
 # Durations and counts
@@ -80,8 +130,22 @@ def _parse_limit(value: object) -> timedelta | None:
     return None if value is None else parse_duration(value)
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-OptionalDuration = Annotated[timedelta | None, BeforeValidator(_parse_limit)]
+_DURATION_FORM: JsonSchemaValue = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "description": "seconds"},
+        {
+            "type": "string",
+            "pattern": r"^(\s*\d+(\.\d+)?\s*(ms|s|min|m|h|d)?\s*)+$|\$",
+            "description": "with units ms, s, m, min, h and d: 500ms, 30s, 1m 30s, 1.5h",
+        },
+    ]
+}
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_FORM)]
+OptionalDuration = Annotated[
+    timedelta | None,
+    BeforeValidator(_parse_limit),
+    WithJsonSchema({"anyOf": [*_DURATION_FORM["anyOf"], {"type": "null"}]}),
+]
 """A duration, or None for no limit."""
 
 Count = Annotated[int, Field(strict=True, ge=1)]

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli import DEFAULT_STORAGE, db, edit, hosts, worker
+from windtunnel.cli import DEFAULT_STORAGE, db, description, edit, hosts, worker
 from windtunnel.cli.options import (
     TEXT,
     AsJson,
@@ -226,6 +226,7 @@ def demo(
 
 worker.register(app)
 hosts.register(app)
+description.register(app)
 edit.register(app)
 db.register(app)
 

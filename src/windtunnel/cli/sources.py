@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Self
 
 from windtunnel.cli.secrecy import keep_secret
-from windtunnel.config.load import LoadedConfig, load, parse_global
+from windtunnel.config.document import Document
+from windtunnel.config.load import LoadedConfig, Origin, load, parse_global, read
 
 __all__ = ["Sources"]
 
@@ -42,6 +43,13 @@ class Sources:
             globals_files=tuple(files or ()),
             config_path=tuple(folders or ()),
         )
+
+    def read(self, file: Path) -> tuple[Origin, Document]:
+        """What they say together, before it is looked at.
+
+        :raises ConfigError: if a file cannot be read.
+        """
+        return read(file, globals=self.names, globals_files=self.globals_files, config_path=self.config_path)
 
     def load(self, file: Path, overrides: Mapping[str, object] = _NOTHING) -> LoadedConfig:
         """What ``file`` and these say together.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, TypeVar
 
 import anyio.to_thread
 
@@ -16,6 +16,7 @@ from windtunnel.config.load import LoadedConfig
 from windtunnel.config.policies import PrunerConfig
 from windtunnel.config.schema import ExperimentConfig
 from windtunnel.config.stored import dump, dump_refusal, seed_of
+from windtunnel.environments import Environment
 from windtunnel.errors import ConfigError
 from windtunnel.model import FailureKind, Timeouts
 from windtunnel.objectives import directions
@@ -27,7 +28,9 @@ from windtunnel.scheduling.hosts import MakeEnvironment, MakePlaced, SlotPool
 from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry
 from windtunnel.storage import Experiment, Storage, open_storage
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["Assembly", "Parts", "assemble", "make_parts"]
+
+T = TypeVar("T")
 
 
 class Assembly(NamedTuple):
@@ -58,7 +61,7 @@ async def assemble(
     :raises StorageError: if the database cannot be used.
     """
     # In a thread: it reads inventories, and loading an optimizer's engine can take seconds.
-    parts = await anyio.to_thread.run_sync(_parts, loaded, make_environment, host)
+    parts = await anyio.to_thread.run_sync(make_parts, loaded, make_environment, host)
     async with AsyncExitStack() as stack:
         if parts.fleet.ssh is not None:
             await stack.enter_async_context(parts.fleet.ssh)
@@ -85,32 +88,67 @@ async def assemble(
         yield Assembly(scheduler, experiment)
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
+    """What a scheduler needs.
+
+    :ivar example: the environment of a first trial, to look at.
+    :ivar optimizer: likewise.
+    """
+
     fleet: Fleet
     make: MakeEnvironment
     make_placed: MakePlaced
     pruner: Pruner | None
+    example: Environment
+    optimizer: Optimizer
 
 
-def _parts(loaded: LoadedConfig, make_environment: MakeEnvironment | None, here: str) -> _Parts:
-    """What a scheduler needs. Each is made once: what cannot work is refused before anything is touched.
+def make_parts(
+    loaded: LoadedConfig, make_environment: MakeEnvironment | None = None, here: str = "localhost"
+) -> Parts:
+    """Make every part once: what cannot work is refused before anything is touched.
 
-    :raises ConfigError: for the first part that cannot be made.
+    :param make_environment: instead of the environment the description names.
+    :param here: the name under which this machine is kept with the trials.
+    :raises ConfigError: for the parts that cannot be made, the first and the others with it.
     """
+    mistakes: list[ConfigError] = []
+    fleet = _noted(mistakes, lambda: find_fleet(loaded, here=here))
+    made = None if fleet is None else _noted(mistakes, lambda: _environments(loaded, fleet, make_environment))
+    optimizer = _noted(mistakes, lambda: _optimizer_maker(loaded.config)(0))
+    pruner = _noted(mistakes, lambda: _pruner(loaded))
+    if fleet is not None and made is not None and optimizer is not None and not mistakes:
+        make, make_placed, example = made
+        return Parts(fleet, make, make_placed, pruner, example, optimizer)
+    raise loaded.locate(ConfigError.of(mistakes)) from None
+
+
+def _noted(mistakes: list[ConfigError], make: Callable[[], T]) -> T | None:
     try:
-        fleet = find_fleet(loaded, here=here)
-        maker = EnvironmentMaker(loaded, fleet)
-        make = make_environment or maker.for_host
-        if fleet.request is None:
-            make(fleet.hosts[0], 1)
-        else:
-            placement = SlotPool(fleet.hosts, make, make_placed=maker.for_placement).take((), fleet.request)
-            assert placement is not None, "there are enough hosts"  # noqa: S101
-            _ = placement.environment
-        _optimizer_maker(loaded.config)(0)
-        return _Parts(fleet, make, maker.for_placement, _pruner(loaded))
+        return make()
     except ConfigError as exc:
-        raise loaded.locate(exc) from None
+        mistakes.append(exc)
+        return None
+
+
+def _environments(
+    loaded: LoadedConfig, fleet: Fleet, make_environment: MakeEnvironment | None
+) -> tuple[MakeEnvironment, MakePlaced, Environment]:
+    maker = EnvironmentMaker(loaded, fleet)
+    make = make_environment or maker.for_host
+    return make, maker.for_placement, _example(fleet, make, maker.for_placement)
+
+
+def _example(fleet: Fleet, make: MakeEnvironment, make_placed: MakePlaced) -> Environment:
+    if fleet.request is None:
+        # Hosts differ in the variables they give.
+        first, *others = {frozenset(host.variables): host for host in reversed(fleet.hosts)}.values()
+        for host in others:
+            make(host, 1)
+        return make(first, 1)
+    placement = SlotPool(fleet.hosts, make, make_placed=make_placed).take((), fleet.request)
+    assert placement is not None, "there are enough hosts"  # noqa: S101
+    return placement.environment
 
 
 class _Policies(TypedDict):

@@ -42,7 +42,6 @@ class Names:
     :ivar written: the file's globals; their values may name others.
     :ivar builtin: what is known without being given; ``config_dir`` is where paths of files begin.
     :ivar system: the operating system's environment; taken as it is, and never listed or kept.
-    :ivar read: what a file holds, for ``${file:PATH}``.
     :ivar used: called with each name that a value takes, or ``file:PATH``, and the path of that value.
     :ivar secrets: what was taken from the environment and from files.
     :ivar mistakes: names that are not known, and the like.
@@ -52,7 +51,6 @@ class Names:
     written: Mapping[str, object]
     builtin: Mapping[str, object]
     system: Mapping[str, str]
-    read: Callable[[FilePath], str] = lambda path: _read_secret(path)
     used: Callable[[str, Path], None] = lambda _name, _path: None
     secrets: Secrets = field(default_factory=Secrets)
     mistakes: list[ConfigError] = field(default_factory=list)
@@ -79,7 +77,7 @@ class Names:
         """
         place = FilePath(str(self.builtin.get("config_dir", "."))) / FilePath(name).expanduser()
         try:
-            secret = self.read(place)
+            secret = _read_secret(place)
         except (OSError, UnicodeDecodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
             raise ConfigError(f"cannot read the file of ${{file:{name}}}: {reason}", path=path) from None

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from windtunnel.config.ansible import AnsibleHost, parse_ini, parse_mapping
 from windtunnel.config.expand import check_globals
@@ -75,6 +77,13 @@ class HostsConfig(Options):
 
     listed: tuple[HostConfig, ...] = ()
     imported: _Import | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        properties = handler.resolve_ref_schema(handler(core))["properties"]
+        listed, (imported, _null) = properties["listed"], properties["imported"]["anyOf"]
+        path = {"type": "string", "minLength": 1, "description": "path of an inventory"}
+        return {"anyOf": [{"type": "array", "items": listed["items"], "minItems": 1}, path, imported]}
 
     @model_validator(mode="before")
     @classmethod

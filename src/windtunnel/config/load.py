@@ -22,6 +22,7 @@ from windtunnel.options import nearest, parse_options, parse_value, shown
 from windtunnel.texts import Secrets
 
 __all__ = [
+    "OVERRIDABLE",
     "LoadedConfig",
     "Origin",
     "compose",
@@ -31,12 +32,13 @@ __all__ = [
     "names_of",
     "parse_global",
     "read",
+    "without_secrets",
 ]
 
 logger = logging.getLogger(__name__)
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
-_OVERRIDABLE: Mapping[str, tuple[str, ...]] = {
+OVERRIDABLE: Mapping[str, tuple[str, ...]] = {
     "storage": ("storage",),
     "trials": ("trials",),
     "concurrency": ("concurrency",),
@@ -225,7 +227,7 @@ def _told(error: ConfigError, origin: Origin, document: Document | None, names: 
         error = without_secrets(error, names.secrets)
     if document is None:
         return error
-    overridden = {_OVERRIDABLE[name] for name in origin.changes}
+    overridden = {OVERRIDABLE[name] for name in origin.changes}
     mistakes = [one if one.path in overridden else document.locate(one) for one in error.all]
     return ConfigError.of(mistakes)
 
@@ -272,8 +274,8 @@ def parse_global(text: str) -> tuple[str, object]:
 
 def _checked(overrides: Mapping[str, object]) -> dict[str, object]:
     for name in overrides:
-        if name not in _OVERRIDABLE:
-            raise ConfigError(f"unknown override {name!r}{nearest(name, _OVERRIDABLE)}")
+        if name not in OVERRIDABLE:
+            raise ConfigError(f"unknown override {name!r}{nearest(name, OVERRIDABLE)}")
     return {name: value for name, value in overrides.items() if value is not None}
 
 

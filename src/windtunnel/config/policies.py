@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
 from windtunnel.aggregates import Aggregate
 from windtunnel.model import FailureKind
-from windtunnel.options import Count, Duration, Options
+from windtunnel.options import ONE_OR_MORE, Also, Count, Duration, Options
 from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry
 
 __all__ = [
@@ -53,6 +54,8 @@ class RetryConfig(Options):
         description="share of a pause that is left to chance; default 0.5",
     )
 
+    short_form: ClassVar[JsonSchemaValue | None] = {"type": "integer", "minimum": 0}
+
     @model_validator(mode="before")
     @classmethod
     def _from_number(cls, value: object) -> object:
@@ -88,6 +91,8 @@ class FailuresConfig(Options):
     setup: FromZero | None = Field(
         default=_BUDGET.setup, description="environments that could not be set up; default no limit"
     )
+
+    short_form: ClassVar[JsonSchemaValue | None] = {"type": "integer", "minimum": 0}
 
     @model_validator(mode="before")
     @classmethod
@@ -127,7 +132,7 @@ def _switched(value: object) -> object:
     return value
 
 
-OptionalAdaptive = Annotated[AdaptiveConfig | None, BeforeValidator(_switched)]
+OptionalAdaptive = Annotated[AdaptiveConfig | None, BeforeValidator(_switched), Also({"type": "boolean"})]
 """True for the defaults, a mapping, or false."""
 
 
@@ -137,6 +142,8 @@ class PrunerConfig(Options):
     model_config = ConfigDict(extra="allow")
 
     name: str = Field(min_length=1, description="short name or dotted path")
+
+    short_form: ClassVar[JsonSchemaValue | None] = {"type": "string", "minLength": 1}
 
     @model_validator(mode="before")
     @classmethod
@@ -155,5 +162,7 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str | Mapping) else value
 
 
-PrunerList = Annotated[tuple[PrunerConfig, ...], BeforeValidator(_listed)]
+PrunerList = Annotated[
+    tuple[PrunerConfig, ...], BeforeValidator(_listed), ONE_OR_MORE, Also({"type": "null"})
+]
 """A name, a mapping, or a list of them."""

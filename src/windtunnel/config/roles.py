@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
 from windtunnel.errors import ConfigError
-from windtunnel.options import Count, Options
+from windtunnel.options import ONE_OR_MORE, Count, Options
 from windtunnel.scheduling.requests import MOST_ROLES, Request, Role, shortage
 from windtunnel.scheduling.slots import Host
 
@@ -22,7 +23,7 @@ def _listed(value: object) -> object:
 
 
 Label = Annotated[str, StringConstraints(pattern=r"^[\w.:-]+$")]
-Labels = Annotated[tuple[Label, ...], BeforeValidator(_listed)]
+Labels = Annotated[tuple[Label, ...], BeforeValidator(_listed), ONE_OR_MORE]
 """A label or a list of them."""
 
 
@@ -31,6 +32,10 @@ class RoleConfig(Options):
 
     count: Annotated[Count, Field(le=1000)] = Field(default=1, description="how many; default 1")
     labels: Labels = Field(default=(), description="all of which each has; default any host will do")
+
+    short_form: ClassVar[JsonSchemaValue | None] = {
+        "anyOf": [{"type": "integer", "minimum": 1, "maximum": 1000}, {"type": "null"}]
+    }
 
     @model_validator(mode="before")
     @classmethod

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from windtunnel.config.inventory import HostsConfig
 from windtunnel.config.policies import FailuresConfig, OptionalAdaptive, PrunerList, RetriesConfig
@@ -16,6 +25,8 @@ from windtunnel.model import Timeouts
 from windtunnel.objectives import Objective
 from windtunnel.options import Count, Duration, OptionalDuration, Options, shown
 from windtunnel.tunables import TunableGroups
+from windtunnel.tunables.definition import CONSTRAINTS
+from windtunnel.tunables.tunable import TunableOptions
 
 __all__ = ["EnvironmentConfig", "ExperimentConfig", "OptimizerConfig", "TimeoutsConfig", "children_of"]
 
@@ -51,6 +62,25 @@ def _to_tunables(value: object) -> TunableGroups:
     return TunableGroups(value)
 
 
+class _TunablesForm:
+    """The groups as JSON Schema."""
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        tunable = handler(TunableOptions.__pydantic_core_schema__)
+        params = {"type": "object", "additionalProperties": tunable, "description": "name → tunable"}
+        cost = {"type": "integer", "minimum": 0, "default": 0, "description": "of changing any of them"}
+        group = {
+            "type": "object",
+            "properties": {"cost": cost, "params": params},
+            "additionalProperties": False,
+        }
+        constraints = {
+            "anyOf": [group, {"type": "array", "items": {"type": "string"}}],
+            "description": "what must be true of a configuration",
+        }
+        return {"type": "object", "properties": {CONSTRAINTS: constraints}, "additionalProperties": group}
+
+
 class TimeoutsConfig(Options):
     """How long each part of a trial, and the whole experiment, may take; see ``Timeouts``."""
 
@@ -79,6 +109,8 @@ class OptimizerConfig(Options):
     start_with_defaults: bool = Field(
         default=True, strict=True, description="try the defaults first; default true"
     )
+
+    short_form: ClassVar[JsonSchemaValue | None] = {"type": "string", "minLength": 1}
 
     @model_validator(mode="before")
     @classmethod
@@ -154,7 +186,7 @@ class ExperimentConfig(Options):
         default="sqlite:///windtunnel.db", description="URL; a relative path starts at the current directory"
     )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    tunables: Annotated[TunableGroups, BeforeValidator(_to_tunables)] = Field(
+    tunables: Annotated[TunableGroups, BeforeValidator(_to_tunables), _TunablesForm()] = Field(
         default_factory=lambda: TunableGroups({}), description="group → cost and params; default none"
     )
     constraints: list[str] = Field(

@@ -140,6 +140,11 @@ class Environment(ABC):
         return self._failure
 
     @property
+    def metrics(self) -> frozenset[str] | None:
+        """The names of the metrics that a run reports; None if only the run can tell."""
+        return None
+
+    @property
     def is_polled(self) -> bool:
         """Whether calling ``status`` during a run can bring anything."""
         mine, plain = type(self), Environment

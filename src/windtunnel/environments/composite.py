@@ -119,6 +119,15 @@ class CompositeEnv(Environment):
     def is_polled(self) -> bool:
         return any(child.is_polled for child in self._children)
 
+    @property
+    def metrics(self) -> frozenset[str] | None:
+        names: set[str] = set()
+        for child in self._children:
+            if child.metrics is None:
+                return None
+            names |= child.metrics
+        return frozenset(names)
+
     def printed(self, step: str) -> str:
         return "".join(child.printed(step) for child in self._children)
 

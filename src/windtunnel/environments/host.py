@@ -46,6 +46,10 @@ class HostEnv(Environment):
             asker="HostEnv",
         )
 
+    @property
+    def metrics(self) -> frozenset[str] | None:
+        return frozenset()
+
     def _host(self) -> str:
         return self._expand(self.options.host)
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from windtunnel.environments.base import CommonOptions, Environment
 from windtunnel.errors import EnvironmentFailed
 from windtunnel.model import RunResult, Sample, Status, utc_now
-from windtunnel.options import parse_duration
+from windtunnel.options import Also, Duration, parse_duration
 from windtunnel.tunables import Tunable, TunableValue
 
 __all__ = ["MockEnv", "MockOptions"]
@@ -34,7 +34,7 @@ class MockOptions(CommonOptions):
     )
     mock_env_range: tuple[float, float] = Field(default=(0.0, 1.0), description="range of the metrics")
     mock_env_metrics: tuple[str, ...] = Field(default=("score",), description="names of the metrics")
-    duration: Annotated[timedelta, BeforeValidator(_parse_wait)] = Field(
+    duration: Annotated[Duration, BeforeValidator(_parse_wait), Also({"const": 0})] = Field(
         default=timedelta(0), description="how long a run takes; default 0"
     )
     telemetry: int = Field(default=0, ge=0, description="samples emitted during a run; default 0")
@@ -61,6 +61,10 @@ class MockEnv(Environment):
 
     options_class = MockOptions
     options: MockOptions
+
+    @property
+    def metrics(self) -> frozenset[str] | None:
+        return frozenset(self.options.mock_env_metrics)
 
     async def _setup(self) -> None:
         if self.options.fail_setup:

@@ -60,6 +60,10 @@ class OSEnv(Environment):
             if any(map(self._is_booted, described(self.options))):
                 remote_service(self._services, HostOps, asker="OSEnv")  # type: ignore[type-abstract]
 
+    @property
+    def metrics(self) -> frozenset[str] | None:
+        return frozenset()
+
     async def _setup(self) -> None:
         self._token = secrets.token_hex(8)
         site = await self._open()

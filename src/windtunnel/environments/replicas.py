@@ -15,6 +15,7 @@ from windtunnel.environments.hosts import hosts_of
 from windtunnel.environments.together import RunEnded, at_once, ran
 from windtunnel.errors import EnvironmentFailed
 from windtunnel.model import RunResult, Sample, Status, StatusReport, Value, utc_now
+from windtunnel.options import Also
 from windtunnel.protocols import TelemetrySink
 from windtunnel.tunables import TunableGroups
 
@@ -33,6 +34,7 @@ _AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
 Aggregates = Annotated[
     dict[str, Literal["mean", "sum", "min", "max"]],
     BeforeValidator(lambda value: {ALL: value} if isinstance(value, str) else value),
+    Also({"enum": list(_AGGREGATES)}),
 ]
 """Metric → how one value is made of those of all hosts; a single word is for all metrics."""
 

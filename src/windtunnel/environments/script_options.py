@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from windtunnel.environments.base import CommonOptions
 from windtunnel.environments.results import LinePattern
-from windtunnel.options import Options, shown
+from windtunnel.options import ONE_OR_MORE, Options, shown
 
 __all__ = ["Lines", "ScriptOptions", "Transfer", "Transfers"]
 
@@ -36,11 +36,13 @@ def _check_variable(name: str) -> str:
 
 
 Line = Annotated[str, BeforeValidator(_check_line)]
-Lines = Annotated[tuple[Line, ...], BeforeValidator(_as_lines)]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(_as_lines), ONE_OR_MORE]
 """Shell lines, or a single one."""
 Variable = Annotated[str, AfterValidator(_check_variable)]
 Pattern = Annotated[
-    LinePattern, BeforeValidator(lambda value: LinePattern(value) if isinstance(value, str) else value)
+    LinePattern,
+    BeforeValidator(lambda value: LinePattern(value) if isinstance(value, str) else value),
+    WithJsonSchema({"type": "string", "format": "regex"}),
 ]
 
 

@@ -64,6 +64,12 @@ class ScriptEnv(Environment):
         """The end of what each step of the newest trial printed, also of one that was cut off."""
         return dict(self._outputs)
 
+    @property
+    def metrics(self) -> frozenset[str] | None:
+        options = self.options
+        silent = options.results_stdout_pattern is None and options.read_results_file is None
+        return frozenset() if silent else None
+
     def printed(self, step: str) -> str:
         result = self._outputs.get(step)
         return "" if result is None else ends_of_output(end_of(result.stdout), end_of(result.stderr))

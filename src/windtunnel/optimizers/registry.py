@@ -16,9 +16,9 @@ from windtunnel.optimizers.random import RandomSearch
 from windtunnel.options import nearest, parse_options
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["make_optimizer", "optimizer_class"]
+__all__ = ["OPTIMIZERS", "make_optimizer", "optimizer_class"]
 
-_OPTIMIZERS: Mapping[str, type[Optimizer]] = {"grid": GridSearch, "oneshot": OneShot, "random": RandomSearch}
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {"grid": GridSearch, "oneshot": OneShot, "random": RandomSearch}
 
 
 def optimizer_class(name: str) -> type[Optimizer]:
@@ -27,11 +27,11 @@ def optimizer_class(name: str) -> type[Optimizer]:
     :param name: ``random``, ``grid``, ``oneshot``, or the dotted path of a subclass of ``Optimizer``.
     :raises ConfigError: if there is no such class or it is not an optimizer.
     """
-    if name in _OPTIMIZERS:
-        return _OPTIMIZERS[name]
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
     module_name, _, class_name = name.rpartition(".")
     if not module_name:
-        raise ConfigError(f"no optimizer {name!r}{nearest(name, _OPTIMIZERS)}", path=("name",))
+        raise ConfigError(f"no optimizer {name!r}{nearest(name, OPTIMIZERS)}", path=("name",))
     found = getattr(_module(module_name, name), class_name, None)
     if not (isinstance(found, type) and issubclass(found, Optimizer)) or inspect.isabstract(found):
         raise ConfigError(

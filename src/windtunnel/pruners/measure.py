@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 
 from windtunnel.errors import ConfigError
 from windtunnel.model import Direction
-from windtunnel.options import Options, nearest, parse_duration, shown
+from windtunnel.options import Also, Options, nearest, parse_duration, shown
 
 __all__ = ["Amount", "Measure", "MeasureOptions", "Partial", "objective"]
 
@@ -44,7 +44,9 @@ def _in_seconds(value: object, info: ValidationInfo) -> object:
     raise ValueError(f"expected a number, found {shown(value)}; only elapsed time is counted in durations")
 
 
-Amount = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_in_seconds)]
+Amount = Annotated[
+    float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_in_seconds), Also({"type": "string"})
+]
 """Progress: a number in units of the budget; with ``budget: elapsed`` also a duration."""
 
 

@@ -16,9 +16,9 @@ from windtunnel.pruners.median import Median
 from windtunnel.pruners.threshold import Threshold
 from windtunnel.pruners.worst import Worst
 
-__all__ = ["make_pruner", "pruner_class"]
+__all__ = ["PRUNERS", "make_pruner", "pruner_class"]
 
-_PRUNERS: Mapping[str, type[Pruner]] = {
+PRUNERS: Mapping[str, type[Pruner]] = {
     "halving": Halving,
     "median": Median,
     "threshold": Threshold,
@@ -33,11 +33,11 @@ def pruner_class(name: str) -> type[Pruner]:
         ``Pruner``.
     :raises ConfigError: if there is no such class or it is not a pruner.
     """
-    if name in _PRUNERS:
-        return _PRUNERS[name]
+    if name in PRUNERS:
+        return PRUNERS[name]
     module_name, _, class_name = name.rpartition(".")
     if not module_name:
-        raise ConfigError(f"no pruner {name!r}{nearest(name, _PRUNERS)}", path=("name",))
+        raise ConfigError(f"no pruner {name!r}{nearest(name, PRUNERS)}", path=("name",))
     found = getattr(_module(module_name, name), class_name, None)
     if not (isinstance(found, type) and issubclass(found, Pruner)) or inspect.isabstract(found):
         raise ConfigError(

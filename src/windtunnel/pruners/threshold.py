@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from windtunnel.errors import ConfigError
 from windtunnel.model import Direction
@@ -61,6 +63,12 @@ class ThresholdOptions(Options):
     """The options of ``threshold``: those of one limit, or several limits as ``rules``."""
 
     rules: tuple[Limit, ...] = Field(min_length=1, description="limits, each of which may stop a trial")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        several = handler.resolve_ref_schema(handler(core))
+        one = handler.resolve_ref_schema(several["properties"]["rules"]["items"])
+        return {"anyOf": [several, one]}
 
     @model_validator(mode="before")
     @classmethod

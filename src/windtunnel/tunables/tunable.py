@@ -17,7 +17,7 @@ from windtunnel.options import Options, parse_options, shown
 from windtunnel.tunables.coerce import to_number, to_text
 from windtunnel.tunables.distribution import Distribution, Uniform, make_distribution
 
-__all__ = ["Number", "Tunable", "TunableValue", "check_name"]
+__all__ = ["Number", "Tunable", "TunableOptions", "TunableValue", "check_name"]
 
 Number = int | float
 TunableValue = int | float | str
@@ -39,25 +39,43 @@ _UNIFORM = Uniform()
 
 
 class _DistributionOptions(Options):
-    type: str
-    params: dict[str, FiniteFloat] = Field(default_factory=dict)
+    """How draws are spread over the range."""
+
+    type: str = Field(description="uniform, normal or beta")
+    params: dict[str, FiniteFloat] = Field(
+        default_factory=dict, description="normal: mu and sigma, beta: alpha and beta; in the unit interval"
+    )
 
 
-class _TunableOptions(Options):
-    type: Literal["int", "float", "categorical"]
-    default: Any
-    values: list[Any] = Field(default_factory=list)
-    values_weights: list[FiniteFloat] = Field(default_factory=list)
-    range: list[Any] | None = None
-    log: StrictBool = False
-    quantization_bins: StrictInt | None = None
-    special: list[Any] = Field(default_factory=list)
-    special_weights: list[FiniteFloat] = Field(default_factory=list)
-    range_weight: FiniteFloat | None = None
-    distribution: _DistributionOptions | None = None
-    description: str = ""
-    meta: dict[str, Any] = Field(default_factory=dict)
-    when: dict[str, Any] = Field(default_factory=dict)
+class TunableOptions(Options):
+    """What the definition of a tunable may say; see ``Tunable``."""
+
+    type: Literal["int", "float", "categorical"] = Field(description="what kind of values it has")
+    default: Any = Field(description="a value of its domain")
+    values: list[Any] = Field(default_factory=list, description="of a categorical one")
+    values_weights: list[FiniteFloat] = Field(
+        default_factory=list, description="how likely each of values is; default all equal"
+    )
+    range: list[Any] | None = Field(default=None, description="[lowest, highest], both included")
+    log: StrictBool = Field(default=False, description="spread the logarithm evenly; default false")
+    quantization_bins: StrictInt | None = Field(
+        default=None, description="propose only so many evenly spaced values; default any"
+    )
+    special: list[Any] = Field(default_factory=list, description="values with a meaning of their own")
+    special_weights: list[FiniteFloat] = Field(
+        default_factory=list, description="how likely each special value is; default half of all together"
+    )
+    range_weight: FiniteFloat | None = Field(
+        default=None, description="how likely the range is, against special_weights"
+    )
+    distribution: _DistributionOptions | None = Field(
+        default=None, description="how draws are spread over the range; default uniform"
+    )
+    description: str = Field(default="", description="for people; default empty")
+    meta: dict[str, Any] = Field(default_factory=dict, description="anything scripts should know")
+    when: dict[str, Any] = Field(
+        default_factory=dict, description="other tunable → value or values for which this one matters"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +127,7 @@ class Tunable:
         :raises TunableError: if it is not a valid definition; its path leads to the wrong part of ``config``.
         """
         try:
-            options = parse_options(_TunableOptions, config)
+            options = parse_options(TunableOptions, config)
         except ConfigError as exc:
             raise TunableError(f"tunable {name!r}: {exc.message}", path=exc.path) from None
         parts: dict[str, Any] = {key: getattr(options, key) for key in options.model_fields_set}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
 from windtunnel.errors import ConfigError
-from windtunnel.options import Count, Duration, Options, shown
+from windtunnel.options import ONE_OR_MORE, Count, Duration, Options, shown
 
 __all__ = ["HostOpsOptions", "SecretReference", "SshOptions", "read_secret"]
 
@@ -57,8 +57,10 @@ def _check_pin(value: str) -> str:
 
 
 SecretReference = Annotated[str, AfterValidator(_check_secret)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_several)]
-Pins = Annotated[tuple[Annotated[str, AfterValidator(_check_pin)], ...], BeforeValidator(_as_several)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_several), ONE_OR_MORE]
+Pins = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_pin)], ...], BeforeValidator(_as_several), ONE_OR_MORE
+]
 
 
 def _named(*names: str, **more: Any) -> Any:
