@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from windtunnel.config.ranges import expand_ranges
+from windtunnel.config.ranges import chosen_names, expand_ranges
 from windtunnel.errors import ConfigError
 
 
@@ -56,3 +56,31 @@ def test_what_is_no_range_is_refused(pattern: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         expand_ranges(pattern)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("patterns", "chosen"),
+    [
+        ("db1", {"db1"}),
+        ("db[1-2], web*", {"db1", "db2", "web"}),
+        ("*", {"db1", "db2", "db10", "web"}),
+        ("db?", {"db1", "db2"}),
+        ("db1,", {"db1"}),
+    ],
+)
+def test_patterns_choose_among_names(patterns: str, chosen: set[str]) -> None:
+    assert chosen_names(patterns, ["db1", "db2", "db10", "web"]) == chosen
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ("db[1-3]", "there is no host 'db3'; did you mean 'db2'"),
+        ("mail*", "there is no host 'mail[*]'"),
+        (" , ", "expected names of hosts, found ' , '"),
+        ("db[1", "expected ranges such as"),
+    ],
+)
+def test_a_pattern_that_means_nothing_is_refused(patterns: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        chosen_names(patterns, ["db1", "db2", "web"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,13 @@ from windtunnel.config.stored import restore
 from windtunnel.errors import ConfigError, NotFound
 from windtunnel.storage import Storage, open_storage
 
+logger = logging.getLogger(__name__)
+
+_UNDIVIDED = (
+    "this worker uses every slot of all hosts of the experiment, as the others do; "
+    "give each hosts of its own with --hosts"
+)
+
 __all__ = ["description_of", "join"]
 
 
@@ -26,6 +34,7 @@ def join(
     overrides: Mapping[str, object],
     names: Mapping[str, object],
     directory: Path | None,
+    hosts: str | None,
     until_idle: bool,
     output: Output,
 ) -> int:
@@ -34,6 +43,7 @@ def join(
     :param overrides: ``storage``, and ``concurrency`` or None.
     :param names: values for ``$name`` on this machine.
     :param directory: what ``$config_dir`` stands for; default the folder of the experiment's file.
+    :param hosts: patterns of the names of those to use; default all.
     :param until_idle: end when nothing is left to run.
     :returns: the exit code.
     :raises WindtunnelError: if it cannot be run here.
@@ -53,9 +63,11 @@ def join(
             keep_secret(loaded.secrets)
             make_importable(loaded.origin.directory)
             # Runs are spread over hosts, so workers on different machines must not look like one.
+            if hosts is None and loaded.config.hosts is not None:
+                logger.warning("%s", _UNDIVIDED)
             host = platform.node() or "localhost"
             async with assemble(
-                loaded, storage=storage, host=host, joins=True, until_idle=until_idle
+                loaded, storage=storage, host=host, joins=True, until_idle=until_idle, only=hosts
             ) as assembly:
                 return await hold(assembly, loaded, console, output)
 

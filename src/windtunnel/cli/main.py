@@ -22,6 +22,7 @@ from windtunnel.cli.options import (
     File,
     Globals,
     GlobalsFiles,
+    Hosts,
     LogFormat,
     MetricsPort,
     Verbose,
@@ -88,6 +89,7 @@ def run(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of the optimizer. Default: the file's.")
     ] = None,
+    hosts: Hosts = None,
     names: Globals = None,
     globals_files: GlobalsFiles = None,
     config_path: ConfigPath = None,
@@ -124,6 +126,7 @@ def run(
         file,
         overrides={"storage": storage, "trials": trials, "concurrency": concurrency, "seed": seed},
         sources=Sources.of(names, globals_files, config_path),
+        hosts=hosts,
         output=Output(
             as_data=as_json, verbosity=verbose, log_format=log_format.value, metrics_port=metrics_port
         ),

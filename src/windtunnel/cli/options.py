@@ -16,6 +16,7 @@ __all__ = [
     "File",
     "Globals",
     "GlobalsFiles",
+    "Hosts",
     "LogFormat",
     "MetricsPort",
     "Storage",
@@ -60,6 +61,14 @@ GlobalsFiles = Annotated[
         "--globals",
         metavar="FILE",
         help="Names and values for $NAME; repeatable, the later one wins.",
+    ),
+]
+Hosts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Use these of the hosts only, such as 'db[1-8],web*'. Default: all. Workers of one experiment "
+        "need hosts of their own.",
     ),
 ]
 ConfigPath = Annotated[

@@ -14,9 +14,12 @@ from windtunnel.config.build import assemble
 __all__ = ["run_file"]
 
 
-def run_file(file: Path, *, overrides: Mapping[str, object], sources: Sources, output: Output) -> int:
+def run_file(
+    file: Path, *, overrides: Mapping[str, object], sources: Sources, hosts: str | None, output: Output
+) -> int:
     """Run, or resume, what ``file`` describes, and print how it went.
 
+    :param hosts: patterns of the names of those to use; default all.
     :returns: the exit code.
     :raises WindtunnelError: if it cannot be run.
     """
@@ -25,7 +28,7 @@ def run_file(file: Path, *, overrides: Mapping[str, object], sources: Sources, o
     make_importable(loaded.origin.directory)
 
     async def run(console: Console) -> Ended:
-        async with assemble(loaded) as assembly:
+        async with assemble(loaded, only=hosts) as assembly:
             return await hold(assembly, loaded, console, output)
 
     return present(run, console, as_data=output.as_data)

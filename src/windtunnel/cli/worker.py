@@ -13,6 +13,7 @@ from windtunnel.cli.options import (
     AsJson,
     Experiment,
     Globals,
+    Hosts,
     LogFormat,
     MetricsPort,
     Storage,
@@ -42,6 +43,7 @@ def worker(
             metavar="DIR", help="Folder for $config_dir, if the file's own does not exist on this machine."
         ),
     ] = None,
+    hosts: Hosts = None,
     names: Globals = None,
     log_format: LogFormat = TEXT,
     metrics_port: MetricsPort = None,
@@ -56,11 +58,15 @@ def worker(
     What the file said when it was last run is kept in the database, with the values given by -g; $NAME from
     the environment is looked up on this machine.
 
+    If the file lists hosts, each worker uses every slot of those it is given: divide them with --hosts, also
+    for 'run'.
+
     \b
     Examples:
       windtunnel worker my-experiment --storage postgresql://me@db/bench
       windtunnel worker my-experiment --concurrency 8 --until-idle
       windtunnel worker my-experiment --config-dir /opt/bench
+      windtunnel worker my-experiment --hosts 'node[33-64]'
 
     Ctrl-C stops it in order: its trials are torn down and others run them. Exit codes are those of 'run'.
     """
@@ -73,6 +79,7 @@ def worker(
         overrides={"storage": storage, "concurrency": concurrency},
         names=dict(parse_global(one) for one in names or ()),
         directory=config_dir,
+        hosts=hosts,
         until_idle=until_idle,
         output=Output(
             as_data=as_json, verbosity=verbose, log_format=log_format.value, metrics_port=metrics_port

@@ -49,6 +49,7 @@ async def assemble(
     host: str = "localhost",
     joins: bool = False,
     until_idle: bool = True,
+    only: str | None = None,
 ) -> AsyncIterator[Assembly]:
     """Put the parts together for as long as the block runs.
 
@@ -56,12 +57,14 @@ async def assemble(
     :param make_environment: instead of the environment the description names.
     :param host: the name under which this machine is kept with the trials.
     :param joins: the description is the one that is stored; otherwise it is stored now, for workers.
+    :param only: patterns of the names of the hosts to use; default all. Workers do not know of each other's
+        trials on a host: each needs hosts of its own.
     :param until_idle: whether the scheduler ends when nothing is left to run, or waits for new trials.
     :raises ConfigError: if the description is wrong; with file and line, if it came from a file.
     :raises StorageError: if the database cannot be used.
     """
     # In a thread: it reads inventories, and loading an optimizer's engine can take seconds.
-    parts = await anyio.to_thread.run_sync(make_parts, loaded, make_environment, host)
+    parts = await anyio.to_thread.run_sync(make_parts, loaded, make_environment, host, only)
     async with AsyncExitStack() as stack:
         if parts.fleet.ssh is not None:
             await stack.enter_async_context(parts.fleet.ssh)
@@ -104,16 +107,20 @@ class Parts(NamedTuple):
 
 
 def make_parts(
-    loaded: LoadedConfig, make_environment: MakeEnvironment | None = None, here: str = "localhost"
+    loaded: LoadedConfig,
+    make_environment: MakeEnvironment | None = None,
+    here: str = "localhost",
+    only: str | None = None,
 ) -> Parts:
     """Make every part once: what cannot work is refused before anything is touched.
 
     :param make_environment: instead of the environment the description names.
     :param here: the name under which this machine is kept with the trials.
+    :param only: patterns of the names of the hosts to use; default all.
     :raises ConfigError: for the parts that cannot be made, the first and the others with it.
     """
     mistakes: list[ConfigError] = []
-    fleet = _noted(mistakes, lambda: find_fleet(loaded, here=here))
+    fleet = _noted(mistakes, lambda: find_fleet(loaded, here=here, only=only))
     made = None if fleet is None else _noted(mistakes, lambda: _environments(loaded, fleet, make_environment))
     optimizer = _noted(mistakes, lambda: _optimizer_maker(loaded.config)(0))
     pruner = _noted(mistakes, lambda: _pruner(loaded))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from windtunnel.config.inventory import find_hosts
 from windtunnel.config.load import LoadedConfig
+from windtunnel.config.ranges import chosen_names
 from windtunnel.config.roles import as_request, check_hosts
 from windtunnel.environments import Environment
 from windtunnel.errors import ConfigError
@@ -36,16 +37,22 @@ class Fleet(NamedTuple):
     operations: SshHostOps | None
 
 
-def find_fleet(loaded: LoadedConfig, *, here: str) -> Fleet:
+def find_fleet(loaded: LoadedConfig, *, here: str, only: str | None = None) -> Fleet:
     """The hosts that the description names, or this machine. Reads inventories: call it in a thread.
 
     :param here: the name under which this machine is kept with the trials.
+    :param only: patterns of the names of those to use; see ``chosen_names``. Default all.
     :raises ConfigError: if an inventory cannot be used, or has not enough hosts for a single trial.
     """
     config = loaded.config
     if config.hosts is None:
+        if only is not None:
+            raise ConfigError("--hosts chooses among hosts, and the experiment has none")
         return Fleet((Host(name=here, slots=config.concurrency),), None, None, None)
     hosts = find_hosts(config.hosts, loaded.origin.directory)
+    if only is not None:
+        names = chosen_names(only, [host.name for host in hosts])
+        hosts = tuple(host for host in hosts if host.name in names)
     request = as_request(config.hosts_per_trial)
     if request is not None:
         check_hosts(request, hosts)

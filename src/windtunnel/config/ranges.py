@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from windtunnel.errors import ConfigError
-from windtunnel.options import shown
+from windtunnel.options import nearest, shown
 
-__all__ = ["MOST_NAMES", "expand_ranges"]
+__all__ = ["MOST_NAMES", "chosen_names", "expand_ranges"]
 
 MOST_NAMES = 10_000
 _RANGE = re.compile(r"\[([^\[\]]*)\]")
@@ -41,6 +42,24 @@ def expand_ranges(pattern: str, *, separator: str = "-") -> list[str]:
         raise ConfigError(f"expected at most {MOST_NAMES} names, found {count} in {shown(pattern)}")
     words = [[choice.word(number) for number in choice.numbers] for choice in choices]
     return [_joined(literals, chosen) for chosen in itertools.product(*words)]
+
+
+def chosen_names(patterns: str, names: Sequence[str]) -> set[str]:
+    """Those of ``names`` that one of the patterns means.
+
+    :param patterns: with commas between them; each may have ranges, and ``*`` and ``?``.
+    :raises ConfigError: if a pattern means none of them, or there is no pattern.
+    """
+    chosen: set[str] = set()
+    for pattern in filter(None, map(str.strip, patterns.split(","))):
+        for word in expand_ranges(pattern):
+            found = fnmatch.filter(names, word)
+            if not found:
+                raise ConfigError(f"there is no host {shown(word)}{nearest(word, names)}")
+            chosen.update(found)
+    if not chosen:
+        raise ConfigError(f"expected names of hosts, found {shown(patterns)}")
+    return chosen
 
 
 def _split(pattern: str, separator: str) -> tuple[list[str], list[str]]:
