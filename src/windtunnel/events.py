@@ -209,14 +209,11 @@ class Subscription:
         self._read += 1
         if self._read % _YIELD_EVERY == 0:
             await anyio.lowlevel.checkpoint()  # a reader with a full buffer must let the others run
-        while not self._buffer and not self._gap:
-            if self._ended:
-                raise StopAsyncIteration
-            await self._wait()
-        if not self._buffer:
-            self._mark_gap()
-        event = self._buffer.popleft()
-        if not isinstance(event, EventsDropped):
+        buffer = self._buffer
+        if not buffer:
+            await self._filled()
+        event = buffer.popleft()
+        if type(event) is not EventsDropped:
             self._room += 1
         return event
 
@@ -229,6 +226,19 @@ class Subscription:
     def _mark_gap(self) -> None:
         self._buffer.append(EventsDropped(self._gap))
         self._gap = 0
+
+    async def _filled(self) -> None:
+        """When there is something to read.
+
+        :raises StopAsyncIteration: if nothing more will come.
+        """
+        while not self._buffer:
+            if self._gap:
+                self._mark_gap()
+            elif self._ended:
+                raise StopAsyncIteration
+            else:
+                await self._wait()
 
     async def _wait(self) -> None:
         if self._waiter is not None:

@@ -193,6 +193,8 @@ class StatusReport(NamedTuple):
         """
         match returned:
             case (Status() as status, datetime() as timestamp, list() as points):
+                if isinstance(returned, cls) and not points and timestamp.tzinfo is not None:
+                    return returned
                 return cls(status, _aware(timestamp), [_sample(point) for point in points])
         raise ResultsInvalid(f"status must return (status, timestamp, list), found {reprlib.repr(returned)}")
 

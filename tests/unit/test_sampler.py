@@ -125,3 +125,38 @@ async def test_what_is_logged_of_a_poll_names_its_trial(caplog: pytest.LogCaptur
                 await anyio.sleep(0.005)
         group.cancel_scope.cancel()
     assert caplog.records[0].__dict__["trial_id"] == 7
+
+
+async def test_a_last_poll_that_hangs_is_cut_off_and_what_came_before_it_stands(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sampler = Sampler(period=timedelta(seconds=60), timeout=timedelta(milliseconds=30))
+    hanging, sink, stands = Counter(stuck=True), Sink(), False
+    async with anyio.create_task_group() as group:
+        group.start_soon(sampler.run)
+        with anyio.fail_after(5), anyio.CancelScope(shield=True) as trial:
+            await sampler.tail(hanging, sink, trial)
+            await sampler.tail(hanging, sink, trial)
+            stands = True
+        group.cancel_scope.cancel()
+    assert (sink.values, hanging.ended, stands) == ([1], 2, True)
+    assert "a status poll took longer than 0:00:00.030000" in caplog.text
+
+
+async def test_a_trial_cancelled_in_its_last_poll_keeps_its_outcome_at_once() -> None:
+    sampler = Sampler(period=PERIOD, timeout=timedelta(seconds=60))
+    hanging, sink, stands = Counter(stuck=True), Sink(), False
+    async with anyio.create_task_group() as group:
+        group.start_soon(sampler.run)
+        with anyio.fail_after(5), anyio.CancelScope(shield=True) as trial:
+            await sampler.tail(hanging, sink, trial)
+            group.start_soon(cancel_when_begun, hanging, trial)
+            await sampler.tail(hanging, sink, trial)
+            stands = True
+        group.cancel_scope.cancel()
+    assert (hanging.ended, stands) == (2, True)
+
+
+async def cancel_when_begun(hanging: Counter, trial: anyio.CancelScope) -> None:
+    await hanging.began.wait()
+    trial.cancel()

@@ -227,6 +227,8 @@ class Environment(ABC):
     async def status(self) -> StatusReport:
         """The state now, with the telemetry that came since the last call and went to no sink."""
         report = StatusReport.of(await self._status())
+        if not self._buffer:
+            return report
         buffered = list(self._buffer)
         self._buffer.clear()
         return report._replace(telemetry=buffered + report.telemetry)

@@ -217,9 +217,9 @@ class Dispatcher:
         if self._bus.is_heard:
             self._bus.publish(TrialStarted(trial, slot.host.name, slot.runner_id))
         if self._spread is None:  # the host was known before
-            return await self._runner.run(trial, slot, sink, on_step)
+            return await self._runner.run(trial, slot, sink, on_step, held.scope)
         with _fields(trial, slot):
-            return await self._runner.run(trial, slot, sink, on_step)
+            return await self._runner.run(trial, slot, sink, on_step, held.scope)
 
     def _step(self, held: Held, slot: Slot | Placement, step: Step) -> None:
         held.step, held.since = step, time.time()

@@ -22,7 +22,7 @@ from windtunnel.scheduling.hosts import Placement, Slot
 from windtunnel.scheduling.notes import HostNotes
 from windtunnel.scheduling.policy import judge
 from windtunnel.scheduling.pruning import ABORTED, Pruning, Watch
-from windtunnel.telemetry.sampler import Sampler, log_timeout, poll
+from windtunnel.telemetry.sampler import Sampler
 
 __all__ = ["Outcome", "TrialRunner"]
 
@@ -77,10 +77,16 @@ class TrialRunner:
         self._graceless = False
 
     async def run(
-        self, trial: Trial, slot: Slot | Placement, sink: TelemetrySink, on_step: Callable[[Step], None]
+        self,
+        trial: Trial,
+        slot: Slot | Placement,
+        sink: TelemetrySink,
+        on_step: Callable[[Step], None],
+        scope: anyio.CancelScope,
     ) -> Outcome:
         """Set up, run, watch, tear down. Teardown runs to its end or its time limit, also when cancelled.
 
+        :param scope: the one this is awaited in, by which the trial is cancelled; nothing else may be in it.
         :param on_step: told of each step as it begins: ``setup``, ``run``, ``abort``, ``teardown``.
         :raises ConfigError: if the environment's description is wrong, which no other trial would survive
             either.
@@ -101,8 +107,10 @@ class TrialRunner:
             # One that swallowed its cancellation, or answered it with an error, has no outcome.
             await anyio.lowlevel.checkpoint_if_cancelled()
             if environment.is_polled:
-                await self._poll_tail(environment, sink)
-            return outcome._replace(failure=outcome.failure and self._hide(outcome.failure))
+                await self._sampler.tail(environment, sink, scope)
+            if outcome.failure is None:
+                return outcome
+            return outcome._replace(failure=self._hide(outcome.failure))
         finally:
             environment.attach(None)
             on_step("teardown")
@@ -212,16 +220,6 @@ class TrialRunner:
     async def _run(self, environment: Environment, _: TelemetrySink) -> RunResult:
         with _limit("run", self._timeouts.run):
             return RunResult.of(await environment.run())
-
-    async def _poll_tail(self, environment: Environment, sink: TelemetrySink) -> None:
-        """Fetch the telemetry of the run's end; by now the outcome stands."""
-        with self._grace(self._timeouts.status) as scope:
-            try:
-                await poll(environment, sink)
-            finally:
-                self._graces.discard(scope)
-        if scope.cancelled_caught:
-            log_timeout(self._timeouts.status)
 
     async def _tear_down(self, environment: Environment, trial: Trial) -> None:
         if environment.leaves_nothing:  # no need for a limit, which takes longer than the teardown

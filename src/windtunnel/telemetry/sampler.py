@@ -15,7 +15,7 @@ from windtunnel.concurrency import is_cancelled
 from windtunnel.model import StatusReport
 from windtunnel.protocols import TelemetrySink
 
-__all__ = ["Polled", "Sampled", "Sampler", "log_timeout", "poll"]
+__all__ = ["Polled", "Sampled", "Sampler", "poll"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class Sampler:
         self._timeout = timeout
         # In the order in which they are due: all have the same period.
         self._waiting: dict[Sampled, None] = {}
+        # Likewise: last polls with the time at which they have taken too long.
+        self._tails: dict[anyio.CancelScope, float] = {}
 
     def begin(self, environment: Polled, sink: TelemetrySink) -> Sampled:
         """Poll from now on; until ``end``."""
@@ -73,19 +75,45 @@ class Sampler:
             with anyio.move_on_after(self._timeout.total_seconds(), shield=True):
                 await sampled.gone.wait()
 
+    async def tail(self, environment: Polled, sink: TelemetrySink, scope: anyio.CancelScope) -> None:
+        """Fetch the telemetry of a run's end. Its outcome stands: whoever cancels the trial cuts only this.
+
+        :param scope: of the trial, in which only this is left to be cut off when it takes too long. A scope
+            and a timer of its own would cost more than the poll.
+        """
+        self._tails[scope] = time.monotonic() + self._timeout.total_seconds()
+        try:
+            await poll(environment, sink)
+        except anyio.get_cancelled_exc_class():
+            if not scope.cancel_called:  # the environment cancelled the task it runs in
+                raise
+        finally:
+            self._tails.pop(scope, None)
+
     async def run(self) -> None:
-        """Poll what is due until cancelled."""
+        """Poll what is due until cancelled, and cut off what takes too long."""
+        at_most = min(self._period_s, self._timeout.total_seconds())
         async with anyio.create_task_group() as polls:
             while True:
                 first = next(iter(self._waiting), None)
                 now = time.monotonic()
+                self._cut_tails(now)
                 if first is not None and first.due <= now:
                     del self._waiting[first]
                     first.poll = anyio.CancelScope()
                     begin = partial(polls.start_soon, self._poll, first, first.poll, name="poll")
                     first.context.run(begin)
                 else:  # nothing that begins meanwhile is due sooner
-                    await anyio.sleep(self._period_s if first is None else first.due - now)
+                    await anyio.sleep(at_most if first is None else min(at_most, first.due - now))
+
+    def _cut_tails(self, now: float) -> None:
+        while self._tails:
+            scope, due = next(iter(self._tails.items()))
+            if due > now:
+                return
+            del self._tails[scope]
+            scope.cancel()
+            _log_timeout(self._timeout)
 
     async def _poll(self, sampled: Sampled, scope: anyio.CancelScope) -> None:
         try:
@@ -108,10 +136,10 @@ async def _limited_poll(environment: Polled, sink: TelemetrySink, *, timeout: ti
     with anyio.move_on_after(timeout.total_seconds()) as scope:
         await poll(environment, sink)
     if scope.cancelled_caught:
-        log_timeout(timeout)
+        _log_timeout(timeout)
 
 
-def log_timeout(timeout: timedelta) -> None:
+def _log_timeout(timeout: timedelta) -> None:
     """A poll was given up."""
     logger.warning("a status poll took longer than %s", timeout, extra={"action": "poll_timeout"})
 
