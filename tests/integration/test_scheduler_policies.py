@@ -11,11 +11,11 @@ import anyio
 import pytest
 
 from tests.integration.engines import SPACE, Counting, Lab, ScriptedEnv, forever, opened, scheduler, statuses
-from windtunnel import FailureKind, Host, NewTrial, Status
+from windtunnel import FailureKind, Host, NewTrial, RunResult, Status
 from windtunnel.environments import Environment
 from windtunnel.errors import EnvironmentFailed
 from windtunnel.events import TrialRetried
-from windtunnel.model import Timeouts, utc_now
+from windtunnel.model import StatusReport, Timeouts, utc_now
 from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry
 
 AT_ONCE = timedelta(0)
@@ -279,3 +279,46 @@ async def test_an_environment_that_cannot_be_made_is_a_set_up_failure(url: str) 
         retries = {FailureKind.SETUP: Retry(times=2, pause=AT_ONCE)}
         summary = await scheduler(experiment, lab, trials=1, make_environment=make, retries=retries).run()
     assert (summary.succeeded, made) == (1, 3)
+
+
+class _Deaf(ScriptedEnv):
+    """Never answers when asked for its status; runs until its second poll has been cut off."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self.cut = 0
+        self.cut_twice = anyio.Event()
+
+    async def _run(self) -> RunResult:
+        await self.cut_twice.wait()
+        return await super()._run()
+
+    async def _status(self) -> StatusReport:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.cut += 1
+            if self.cut == 2:
+                self.cut_twice.set()
+        raise AssertionError("nobody wakes it")
+
+
+async def test_status_polls_that_hang_are_cut_off_beside_the_run_and_after_it(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab = Lab()
+    async with opened(url) as experiment:
+        limits = Timeouts(status=SOON)
+        env = _Deaf(lab)
+        engine = scheduler(
+            experiment,
+            lab,
+            trials=1,
+            timeouts=limits,
+            poll_period=SOON,
+            slots=1,
+            make_environment=lambda *_: env,
+        )
+        summary = await engine.run()
+    assert (summary.succeeded, env.cut, env.is_clean) == (1, 3, True)
+    assert caplog.text.count("a status poll took longer than") == 3
