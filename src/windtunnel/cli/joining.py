@@ -37,14 +37,16 @@ def join(
     hosts: str | None,
     until_idle: bool,
     output: Output,
+    as_worker: bool = True,
 ) -> int:
     """Run trials of a stored experiment, and print how it went.
 
-    :param overrides: ``storage``, and ``concurrency`` or None.
+    :param overrides: ``storage``, and others or None; see ``restore``.
     :param names: values for ``$name`` on this machine.
     :param directory: what ``$config_dir`` stands for; default the folder of the experiment's file.
     :param hosts: patterns of the names of those to use; default all.
     :param until_idle: end when nothing is left to run.
+    :param as_worker: beside others, or as the one who runs it: what is given then counts for workers too.
     :returns: the exit code.
     :raises WindtunnelError: if it cannot be run here.
     """
@@ -63,11 +65,11 @@ def join(
             keep_secret(loaded.secrets)
             make_importable(loaded.origin.directory)
             # Runs are spread over hosts, so workers on different machines must not look like one.
-            if hosts is None and loaded.config.hosts is not None:
+            if as_worker and hosts is None and loaded.config.hosts is not None:
                 logger.warning("%s", _UNDIVIDED)
-            host = platform.node() or "localhost"
+            host = (as_worker and platform.node()) or "localhost"
             async with assemble(
-                loaded, storage=storage, host=host, joins=True, until_idle=until_idle, only=hosts
+                loaded, storage=storage, host=host, joins=as_worker, until_idle=until_idle, only=hosts
             ) as assembly:
                 return await hold(assembly, loaded, console, output)
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli import DEFAULT_STORAGE, db, description, edit, hosts, worker
+from windtunnel.cli import DEFAULT_STORAGE, db, description, edit, hosts, new, resume, worker
 from windtunnel.cli.options import (
     TEXT,
     AsJson,
@@ -93,6 +93,9 @@ def run(
     names: Globals = None,
     globals_files: GlobalsFiles = None,
     config_path: ConfigPath = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the first trials and their commands; run nothing.")
+    ] = False,
     log_format: LogFormat = TEXT,
     metrics_port: MetricsPort = None,
     as_json: AsJson = False,
@@ -106,6 +109,7 @@ def run(
     Examples:
       windtunnel run experiment.yaml
       windtunnel run experiment.yaml --trials 100 --concurrency 8 -g rows=5000
+      windtunnel run experiment.yaml --dry-run
       windtunnel run experiment.yaml --json > result.json
 
     $NAME is looked up in -g, in --globals, in the file's globals, in those of the files it includes, and in
@@ -118,14 +122,22 @@ def run(
     no trial succeeded, if more than a fifth of them failed, or if the failure budget or the experiment's time
     limit ended it; 3 if it was interrupted and stopped in order; 4 if its teardowns were cut short.
     """
+    from windtunnel.cli.sources import Sources
+
+    overrides = {"storage": storage, "trials": trials, "concurrency": concurrency, "seed": seed}
+    sources = Sources.of(names, globals_files, config_path)
+    if dry_run:
+        from windtunnel.cli.dryrun import dry_run as print_first_trials
+
+        print_first_trials(file, overrides=overrides, sources=sources, hosts=hosts, as_data=as_json)
+        return
     from windtunnel.cli.run import run_file
     from windtunnel.cli.session import Output
-    from windtunnel.cli.sources import Sources
 
     code = run_file(
         file,
-        overrides={"storage": storage, "trials": trials, "concurrency": concurrency, "seed": seed},
-        sources=Sources.of(names, globals_files, config_path),
+        overrides=overrides,
+        sources=sources,
         hosts=hosts,
         output=Output(
             as_data=as_json, verbosity=verbose, log_format=log_format.value, metrics_port=metrics_port
@@ -228,6 +240,8 @@ def demo(
 
 
 worker.register(app)
+resume.register(app)
+new.register(app)
 hosts.register(app)
 description.register(app)
 edit.register(app)

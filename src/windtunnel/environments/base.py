@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from windtunnel.environments.commands import Commands
 from windtunnel.environments.parameters import FixedParameters
 from windtunnel.errors import ConfigError, EnvironmentFailed, HostFailed, StepTimedOut, TunableError
 from windtunnel.model import RunResult, Sample, Status, StatusReport, Value, utc_now
@@ -138,6 +139,15 @@ class Environment(ABC):
     def failure(self) -> str | None:
         """Why the last step did not succeed; None if it did."""
         return self._failure
+
+    def commands(
+        self, tunables: TunableGroups, global_config: Mapping[str, Any] | None = None
+    ) -> list[Commands]:
+        """What a trial with these values would run, in order; empty if that are no commands.
+
+        :raises ConfigError: if a parameter that the environment requires or names is not given.
+        """
+        return []
 
     @property
     def metrics(self) -> frozenset[str] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from windtunnel.environments.base import CommonOptions, Environment
+from windtunnel.environments.commands import Commands, in_order
 from windtunnel.environments.hosts import hosts_of
 from windtunnel.environments.replicas import Aggregates, Replicas
 from windtunnel.environments.together import RunEnded, all_in_turn, at_once, ran
@@ -118,6 +119,17 @@ class CompositeEnv(Environment):
     @property
     def is_polled(self) -> bool:
         return any(child.is_polled for child in self._children)
+
+    def commands(
+        self, tunables: TunableGroups, global_config: Mapping[str, Any] | None = None
+    ) -> list[Commands]:
+        shared, overlay = super().parameters_for(tunables, global_config), self._overlaid(global_config)
+        found = []
+        for child, options in self._pairs():
+            seen = _seen_by(options, shared, overlay)
+            found.append(child.commands(tunables, seen))
+            shared = {**child.parameters_for(tunables, seen), **shared}
+        return in_order(found)
 
     @property
     def metrics(self) -> frozenset[str] | None:

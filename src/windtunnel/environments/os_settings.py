@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from windtunnel.environments.base import TRIAL_PARAMETERS, Environment
+from windtunnel.environments.commands import Commands
 from windtunnel.environments.hosts import THIS_MACHINE, remote_service
 from windtunnel.environments.os_options import Described, OSOptions, described
 from windtunnel.environments.os_program import GUARD, REBOOT, Setting, command
@@ -18,6 +19,7 @@ from windtunnel.errors import ConfigError, EnvironmentFailed, TunableError
 from windtunnel.model import RunResult, Status, utc_now
 from windtunnel.options import REFERENCE, as_text, expand, nearest, shown
 from windtunnel.protocols import HostOps, LocalExec, RemoteExec
+from windtunnel.tunables import TunableGroups
 
 __all__ = ["OSEnv"]
 
@@ -60,6 +62,14 @@ class OSEnv(Environment):
             if any(map(self._is_booted, described(self.options))):
                 remote_service(self._services, HostOps, asker="OSEnv")  # type: ignore[type-abstract]
 
+    def commands(
+        self, tunables: TunableGroups, global_config: Mapping[str, Any] | None = None
+    ) -> list[Commands]:
+        names = {**self._overlaid(global_config), **self.parameters_for(tunables, global_config)}
+        settings = [f"{one.name} = {one.value}" for one in self._settings(names)]
+        host = "" if self._is_local else expand(self.options.host, names, missing_ok=True)
+        return [Commands(self.name, "setup", settings, {}, host)] if settings else []
+
     @property
     def metrics(self) -> frozenset[str] | None:
         return frozenset()
@@ -68,7 +78,7 @@ class OSEnv(Environment):
         self._token = secrets.token_hex(8)
         site = await self._open()
         self._is_touched = True
-        settings = self._settings()
+        settings = self._settings({**self._overlay, **self._params})
         if await self._program(site, "apply", settings) == REBOOT:
             await self._reboot(settings)
             await self._program(await self._open(), "resume", settings)
@@ -130,22 +140,21 @@ class OSEnv(Environment):
 
     # What is to be changed
 
-    def _settings(self) -> list[Setting]:
-        """Those of this trial, in order.
+    def _settings(self, names: Mapping[str, Any]) -> list[Setting]:
+        """Those of a trial that knows these names, in order.
 
         :raises ConfigError: if a value cannot be made.
         """
         found = []
         for one in described(self.options):
-            value = self._value(one)
+            value = self._value(one, names)
             if value is not None:
                 found.append(one.setting._replace(value=value, is_booted=self._is_booted(one)))
         return found
 
-    def _value(self, one: Described) -> str | None:
+    def _value(self, one: Described, names: Mapping[str, Any]) -> str | None:
         if not isinstance(one.value, str):
             return None if one.value is None else as_text(one.value)
-        names = {**self._overlay, **self._params}
         whole = REFERENCE.fullmatch(one.value)
         if whole and whole["name"] in names:
             value = names[whole["name"]]

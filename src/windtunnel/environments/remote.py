@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from windtunnel.environments.script_options import ScriptOptions, Transfers
 from windtunnel.environments.scripts import ScriptEnv
 from windtunnel.environments.sites import RemoteSite
 from windtunnel.model import RunResult
-from windtunnel.options import Duration
+from windtunnel.options import Duration, expand
 from windtunnel.protocols import FileShare, HostOps, RemoteExec
 
 __all__ = ["RemoteEnv", "RemoteOptions"]
@@ -66,6 +67,9 @@ class RemoteEnv(ScriptEnv):
 
     def _host(self) -> str:
         return self._expand(self.options.host)
+
+    def _runs_on(self, names: Mapping[str, Any]) -> str:
+        return expand(self.options.host, names, missing_ok=True)
 
     async def _setup(self) -> None:
         if self.options.wait_boot:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from windtunnel.environments.base import Environment
+from windtunnel.environments.commands import Commands, in_order
 from windtunnel.environments.hosts import hosts_of
 from windtunnel.environments.together import RunEnded, at_once, ran
 from windtunnel.errors import EnvironmentFailed
@@ -65,6 +66,18 @@ class Replicas(Environment):
         self, tunables: TunableGroups, global_config: Mapping[str, Any] | None = None
     ) -> dict[str, Value]:
         return self._replicas[0].parameters_for(tunables, global_config)
+
+    def commands(
+        self, tunables: TunableGroups, global_config: Mapping[str, Any] | None = None
+    ) -> list[Commands]:
+        overlay = self._overlaid(global_config)
+        hosts = hosts_of(self._role, overlay)
+        return in_order(
+            [
+                replica.commands(tunables, {**overlay, **host})
+                for replica, host in zip(self._replicas, hosts, strict=True)
+            ]
+        )
 
     @property
     def is_polled(self) -> bool:

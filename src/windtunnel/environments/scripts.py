@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TextIO
 from anyio import to_thread
 
 from windtunnel.environments.base import TRIAL_PARAMETERS, Environment
+from windtunnel.environments.commands import Commands
 from windtunnel.environments.results import Metric, parse_results, parse_telemetry
 from windtunnel.environments.script_options import ScriptOptions
 from windtunnel.environments.sites import Site
@@ -30,6 +31,7 @@ from windtunnel.errors import (
 from windtunnel.model import RunResult, Sample, Status, utc_now
 from windtunnel.options import as_text, nearest
 from windtunnel.protocols import LineHandler, Output, ScriptResult
+from windtunnel.tunables import TunableGroups
 
 __all__ = ["EXPORTED", "ScriptEnv", "end_of"]
 
@@ -150,9 +152,24 @@ class ScriptEnv(Environment):
         named = {re.sub(r"\W", "_", name, flags=re.ASCII): name for name in self.options.shell_env_params}
         return {**named, **self.options.shell_env_params_rename}
 
+    def commands(
+        self, tunables: TunableGroups, global_config: Mapping[str, Any] | None = None
+    ) -> list[Commands]:
+        params, overlay = self.parameters_for(tunables, global_config), self._overlaid(global_config)
+        variables, host = self._variables_of(overlay, params), self._runs_on({**overlay, **params})
+        scripts = {step: getattr(self.options, step) for step in ("setup", "run", "teardown")}
+        return [Commands(self.name, step, lines, variables, host) for step, lines in scripts.items() if lines]
+
+    def _runs_on(self, names: Mapping[str, Any]) -> str:
+        """The host, for ``Commands``."""
+        return ""
+
     def _environ(self) -> dict[str, str]:
-        known = {**self._overlay, **self._params}
-        exported = {name: as_text(self._overlay[name]) for name in self.exported if name in self._overlay}
+        return self._variables_of(self._overlay, self._params)
+
+    def _variables_of(self, overlay: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, str]:
+        known = {**overlay, **params}
+        exported = {name: as_text(overlay[name]) for name in self.exported if name in overlay}
         for variable, name in self._variables.items():
             value = known.get(name)
             exported[variable] = "" if value is None else as_text(value)
