@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from windtunnel.cli import DEFAULT_STORAGE
+from windtunnel.cli.options import Experiment
 
 __all__ = ["register"]
 
-_Experiment = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.")]
 _Storage = Annotated[str, typer.Option(metavar="URL", help="Database to use, such as sqlite:///runs.db.")]
 _Experiments = Annotated[
     list[str] | None, typer.Argument(metavar="[EXPERIMENT]...", help="Ids of experiments. Default: all.")
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def enqueue(
-    experiment: _Experiment,
+    experiment: Experiment,
     assignments: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Values of tunables.")
     ] = None,
@@ -67,7 +67,7 @@ def enqueue(
 
 
 def cancel(
-    experiment: _Experiment,
+    experiment: Experiment,
     trials: Annotated[list[int], typer.Argument(metavar="TRIAL...", help="Numbers of the trials.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Kept with the trials.")] = "on request",
     storage: _Storage = DEFAULT_STORAGE,
@@ -87,7 +87,7 @@ def cancel(
 
 
 def delete(
-    experiment: _Experiment,
+    experiment: Experiment,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also if it runs, or if others have merged it.")

@@ -14,11 +14,12 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli import DEFAULT_STORAGE, db, description, edit, hosts, new, resume, worker
+from windtunnel.cli import DEFAULT_STORAGE, db, description, edit, hosts, new, resume, watch, worker
 from windtunnel.cli.options import (
     TEXT,
     AsJson,
     ConfigPath,
+    Experiment,
     File,
     Globals,
     GlobalsFiles,
@@ -36,7 +37,6 @@ _STORAGE = "Database to use, such as sqlite:///runs.db."
 
 app = typer.Typer(
     name="windtunnel",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -68,6 +68,9 @@ def _windtunnel(
       windtunnel worker my-experiment    help to run it, from here or from another machine
       windtunnel list                    the experiments of a database
       windtunnel show my-experiment      what came of one
+
+    'windtunnel new NAME' makes a project to start from, 'windtunnel --install-completion' lets the shell
+    complete commands and ids.
 
     Exit codes: 0 fine, 1 the experiment failed, 2 the command or the configuration is wrong, 3 interrupted
     and stopped in order, 4 interrupted and the teardowns cut short.
@@ -167,7 +170,7 @@ def list_(
 
 @app.command()
 def show(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.")],
+    experiment: Experiment,
     storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = DEFAULT_STORAGE,
     newest: Annotated[
         int, typer.Option(min=0, metavar="N", help="How many trials the table shows; the JSON has all.")
@@ -241,6 +244,7 @@ def demo(
 
 worker.register(app)
 resume.register(app)
+watch.register(app)
 new.register(app)
 hosts.register(app)
 description.register(app)
@@ -258,7 +262,7 @@ class Format(enum.StrEnum):
 
 @app.command()
 def export(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.")],
+    experiment: Experiment,
     form: Annotated[
         Format, typer.Option("--format", help="Parquet needs windtunnel[arrow] and --output.")
     ] = Format.CSV,

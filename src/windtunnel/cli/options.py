@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli.completion import experiment_ids
+
 __all__ = [
     "TEXT",
     "AsJson",
@@ -31,7 +33,10 @@ class _LogFormat(enum.StrEnum):
 
 TEXT = _LogFormat.TEXT
 
-Experiment = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.")]
+Experiment = Annotated[
+    str,
+    typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.", autocompletion=experiment_ids),
+]
 Storage = Annotated[str, typer.Option(metavar="URL", help="Database to use, such as sqlite:///runs.db.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, the progress to stderr.")]
 Verbose = Annotated[

@@ -17,12 +17,14 @@ from typing import Any
 
 from windtunnel.config.expand import check_globals
 from windtunnel.config.load import LoadedConfig, Origin, compose
+from windtunnel.config.schema import ExperimentConfig
 from windtunnel.errors import ConfigError
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["dump", "dump_refusal", "restore", "seed_of"]
+__all__ = ["dump", "dump_refusal", "restore", "seed_of", "target_of"]
 
 _FORM = 1
+_TRIALS = ExperimentConfig.model_fields["trials"].default
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _KEPT_OVERRIDES = frozenset({"trials"})
 """The seed is kept apart, since it may be drawn; the others are each worker's own."""
@@ -58,6 +60,14 @@ def seed_of(text: str | None) -> int | None:
     """The seed a stored description was last run with, given or drawn; None if none is known."""
     seed = _parsed(text).get("seed") if text is not None else None
     return seed if isinstance(seed, int) else None
+
+
+def target_of(text: str | None) -> int | None:
+    """How many trials a stored description asks for; None if that depends on where it is run."""
+    kept = _parsed(text) if text is not None else {}
+    data, changes = kept.get("data"), kept.get("overrides") or {}
+    wanted = changes.get("trials", data.get("trials", _TRIALS) if isinstance(data, dict) else None)
+    return wanted if isinstance(wanted, int) else None
 
 
 def restore(

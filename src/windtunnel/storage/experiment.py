@@ -16,7 +16,17 @@ from windtunnel.concurrency import converted
 from windtunnel.errors import NotFound, TunableError
 from windtunnel.model import Direction, NewTrial, Sample, Status, Trial, TrialRecord, utc_now
 from windtunnel.objectives import Objective, directions
-from windtunnel.storage import editing, maintenance, queries, ranking, reads, requests, stories, values
+from windtunnel.storage import (
+    editing,
+    maintenance,
+    queries,
+    ranking,
+    reads,
+    requests,
+    stories,
+    values,
+    watching,
+)
 from windtunnel.storage.analysis import Analysis
 from windtunnel.storage.database import Database
 from windtunnel.storage.holding import Holding
@@ -134,6 +144,15 @@ class Experiment(Analysis, Holding, Sharing, Tradeoffs):
     async def counts(self) -> reads.Counts:
         """How many trials are in which state."""
         return (await self._database.read(reads.counts, self._key)).get(self._key, reads.Counts())
+
+    async def observe(self) -> watching.Observation:
+        """What runs, where, and what came of the newest trials: bounded, however many there are."""
+        return await self._database.read(watching.observe, self._key)
+
+    async def best_so_far(self) -> list[tuple[int, float]]:
+        """The best value of the first objective up to a trial, over at most 48 trials: (number, value)."""
+        direction: Direction = next(iter(self.opt_targets.values()), "min")
+        return await self._database.read(watching.best_so_far, self._key, direction)
 
     async def record_of(self, trial_id: int) -> TrialRecord:
         """One trial with its outcome.
