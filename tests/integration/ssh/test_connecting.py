@@ -343,7 +343,7 @@ async def test_one_connection_serves_all(server: Server) -> None:
 
         async def visit() -> None:
             async with service.session("web") as session:
-                result = await session.run(["echo $PPID"], env={})
+                result = await session.run(["cut -d ' ' -f 4 /proc/$PPID/stat"], env={})
                 pids.append(result.stdout.text)
 
         async with anyio.create_task_group() as group:

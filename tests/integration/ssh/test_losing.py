@@ -110,19 +110,19 @@ async def test_a_new_connection_is_made_after_a_loss(server: Server, tmp_path: P
     options = server.options(temp_dir=str(tmp_path))
     async with SshService(hosts={"web": options}) as service:
         async with service.session("web") as session:
-            first = int((await session.run(["echo $PPID"], env={})).stdout.text)
+            first = await _server_process(session)
             async with losing(session, marker) as ended:
                 kill(first)
             assert isinstance(ended[0], HostLost)
         async with service.session("web") as session:
-            assert int((await session.run(["echo $PPID"], env={})).stdout.text) != first
+            assert await _server_process(session) != first
     await until(lambda: not find(marker))
 
 
 async def test_a_keeper_that_is_killed_is_a_lost_host(server: Server, tmp_path: Path, marker: str) -> None:
     options = server.options(temp_dir=str(tmp_path))
     async with SshService(hosts={"web": options}) as service, service.session("web") as session:
-        keepers = _keepers(int((await session.run(["echo $PPID"], env={})).stdout.text))
+        keepers = await _keepers(session)
         async with losing(session, marker) as ended:
             assert len(keepers) == 1
             kill(*keepers)
@@ -139,7 +139,7 @@ async def test_what_a_killed_keeper_guarded_ends_with_the_connection(
 ) -> None:
     options = server.options(temp_dir=str(tmp_path))
     async with SshService(hosts={"web": options}) as service, service.session("web") as session:
-        keepers = _keepers(int((await session.run(["echo $PPID"], env={})).stdout.text))
+        keepers = await _keepers(session)
         async with losing(session, marker) as ended:
             kill(*keepers)
             await until(lambda: session._connection.is_lost)
@@ -150,10 +150,22 @@ async def test_what_a_killed_keeper_guarded_ends_with_the_connection(
     assert not directories(tmp_path)
 
 
-def _keepers(server_process: int) -> list[int]:
-    """The shells that this process of a server runs, if no script runs."""
+async def _runner(session: RemoteScripts) -> int:
+    """The shell that has started the newest script."""
+    return int((await session.run(["echo $PPID"], env={})).stdout.text)
+
+
+async def _server_process(session: RemoteScripts) -> int:
+    """The process of the server for the session's connection."""
+    return _parent_and_command(str(await _runner(session)))[0]
+
+
+async def _keepers(session: RemoteScripts) -> list[int]:
+    """The shells that the server runs for it and that start no scripts."""
+    runner, server = await _runner(session), await _server_process(session)
     pids = filter(str.isdecimal, os.listdir("/proc"))
-    return [int(pid) for pid in pids if _parent_and_command(pid) == (server_process, b"/bin/sh\0-s\0")]
+    shells = [int(pid) for pid in pids if _parent_and_command(pid) == (server, b"/bin/sh\0-s\0")]
+    return [pid for pid in shells if pid != runner]
 
 
 def _parent_and_command(pid: str) -> tuple[int, bytes]:

@@ -268,7 +268,7 @@ async def test_a_lost_host_is_not_a_failed_trial(services: Services) -> None:
         services,
         const_args={"marker": marker},
         shell_env_params_rename={"MARKER": "marker"},
-        run=["echo telemetry pid=$PPID; sleep 1000"],
+        run=["echo telemetry pid=$(cut -d ' ' -f 4 /proc/$PPID/stat); sleep 1000"],
         telemetry_stdout_pattern=TELEMETRY,
         teardown=["true"],
     )

@@ -18,9 +18,9 @@ import pytest
 
 from tests.integration.ssh.processes import alive, directories, find, gone, until
 from tests.integration.ssh.servers import Fleet, Server
-from windtunnel.errors import EnvironmentFailed, HostUnreachable
+from windtunnel.errors import EnvironmentFailed, HostLost, HostUnreachable
 from windtunnel.protocols import LineHandler, RemoteExec, ScriptResult
-from windtunnel.services.ssh import SshService, channels
+from windtunnel.services.ssh import SshService
 from windtunnel.services.ssh.remote_exec import RemoteScripts
 from windtunnel.testing.detectors import no_stall
 
@@ -199,10 +199,7 @@ async def test_a_slow_reader_slows_the_script(run: Run, session: RemoteScripts) 
     assert Path(session.directory, "written").exists()
 
 
-async def test_a_slow_reader_gets_all_that_was_written_before_the_end(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(channels, "_REST_LIMIT_S", 0.1)
+async def test_a_slow_reader_gets_all_that_was_written_before_the_end(run: Run) -> None:
     lines: list[str] = []
 
     async def on_line(line: str) -> None:
@@ -287,6 +284,57 @@ async def test_many_scripts_wait_for_a_place(service: SshService) -> None:
             for number in range(20):
                 group.start_soon(one, number)
         assert sorted(results) == sorted(f"{number}\n" for number in range(20))
+
+
+# The shell that starts them
+
+
+async def test_scripts_share_a_shell_that_starts_them(service: SshService) -> None:
+    runners = set()
+    for _ in range(3):
+        async with service.session("web") as session:
+            for _ in range(3):
+                runners.add((await session.run(["echo $PPID"], env={})).stdout.text)
+    assert len(runners) == 1
+
+
+LOUD = "while :; do echo stdout; echo stderr >&2; sleep 0.01; done"
+
+
+@pytest.mark.parametrize(
+    "line", [f"{{ {LOUD}; }} &", f"setsid sh -c '{LOUD}' &", f"setsid sh -c '{LOUD}' </dev/null 2>&1 &"]
+)
+async def test_what_is_left_in_the_background_is_not_heard_in_another_script(run: Run, line: str) -> None:
+    await run(line)
+    for _ in range(3):
+        result = await run("sleep 0.05; echo mine; echo mine >&2")
+        assert (result.stdout.text, result.stderr.text) == ("mine\n", "mine\n")
+
+
+async def test_what_looks_like_the_end_of_a_script_is_printed(run: Run, session: RemoteScripts) -> None:
+    token = session._connection.token
+    for part in (token[:1], token[:-1], "windtunnel-windtunnel-"):
+        result = await run('printf %s "$PART"; sleep 0.02; printf %s "$PART"', env={"PART": part})
+        assert result.stdout.text == part * 2
+
+
+async def test_whoever_kills_that_shell_has_lost_its_host(
+    run: Run, session: RemoteScripts, marker: str
+) -> None:
+    with pytest.raises(HostLost, match="'web'"):
+        await run("kill -KILL $PPID; sleep 1000")
+    assert not await alive(marker)
+    assert (await run("echo again")).stdout.text == "again\n"
+
+
+async def test_what_the_host_says_at_a_login_is_no_output(servers: Fleet, tmp_path: Path) -> None:
+    command = tmp_path / "login"
+    command.write_text('#!/bin/sh\necho welcome\necho careful >&2\neval "$SSH_ORIGINAL_COMMAND"\n')
+    command.chmod(0o755)
+    server = servers.server(ForceCommand=command)
+    async with SshService(hosts={"web": server.options()}) as service, service.session("web") as session:
+        result = await session.run(["echo mine"], env={})
+    assert (result.stdout.text, result.stderr.text) == ("mine\n", "")
 
 
 # What ends

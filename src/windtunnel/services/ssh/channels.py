@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import asyncssh
@@ -17,91 +18,110 @@ from windtunnel.concurrency import Signal
 from windtunnel.protocols import LineHandler
 from windtunnel.services.capture import Gathered
 
-__all__ = ["Answers", "ScriptChannel", "Slots"]
-
-Barrier = Callable[[], Awaitable[object]]
+__all__ = ["Answers", "Channel", "Ended", "Runner", "Slots"]
 
 _FULL = 256 * 1024
 _GROW_AFTER = 32
-_PATIENCE_S = 0.05
-_REST_LIMIT_S = 1.0
-_MOST_REST = 8 * _FULL  # more than all buffers on the way hold when a script ends
+_SIGNALLED = 128  # and the number of the signal is what a shell says of a program that was killed
 _LONGEST_ANSWER = 64 * 1024
 
 
 class Slots:
     """How many channels a connection may have: those who want one more wait their turn.
 
-    A channel whose script has ended may stay open for the background processes that hold it; it is closed
-    when somebody waits.
+    One that nobody uses stays open until somebody needs its place: a runner that is idle, or one whose script
+    has left processes that hold it.
 
     :param most: never more; fewer while the server refuses.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._limiter = anyio.CapacityLimiter(most)
-        self._lingering: deque[ScriptChannel] = deque()
+        self._most = self._total = most
+        self._taken = 0
         self._granted = 0
+        self._idle: list[Runner] = []
+        self._lingering: deque[Channel] = deque()
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._changed = anyio.Event()
 
-    async def acquire(self, channel: ScriptChannel) -> None:
-        if self._limiter.available_tokens < 1:
-            self._close_one()
-        await self._limiter.acquire_on_behalf_of(channel)
+    async def runner(self) -> Runner | None:
+        """One that is idle; None if there is none, but a place for a new channel, which is taken."""
+        async with self._turn:
+            while not self._idle and self._taken >= self._total:
+                await self._change()
+            if self._idle:
+                return self._idle.pop()
+            self._taken += 1
+            return None
 
-    def release(self, channel: ScriptChannel) -> None:
-        """The channel is closed."""
+    async def place(self) -> None:
+        """Take a place for a new channel."""
+        async with self._turn:
+            while self._taken >= self._total:
+                await self._change()
+            self._taken += 1
+
+    async def _change(self) -> None:
+        if self._lingering:
+            self._lingering.popleft().close()
+        elif self._idle:
+            self._idle.pop(0).close()
+        self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def release(self, channel: Channel) -> None:
+        """The channel is closed, or was not made."""
+        self._taken -= 1
         if channel in self._lingering:
             self._lingering.remove(channel)
-        self._limiter.release_on_behalf_of(channel)
+        elif channel in self._idle:
+            self._idle.remove(channel)
+        self._changed.set()
 
     def opened(self) -> None:
         """The server has granted one. After many it may grant more at once than it did."""
         self._granted += 1
-        if self._granted % _GROW_AFTER == 0 and self._limiter.total_tokens < self._most:
-            self._limiter.total_tokens += 1
+        if self._granted % _GROW_AFTER == 0 and self._total < self._most:
+            self._total += 1
 
     def refused(self) -> bool:
         """The server refused one more than those open now.
 
         :returns: False if none is open, so that waiting for one to close is no use.
         """
-        is_any = self._limiter.borrowed_tokens > 0
-        self._limiter.total_tokens = max(1, self._limiter.borrowed_tokens)
-        return is_any
+        self._total = max(1, self._taken)
+        return self._taken > 0
 
-    def linger(self, channel: ScriptChannel) -> None:
+    def rest(self, runner: Runner) -> None:
+        """It is ready for the next script."""
+        self._idle.append(runner)
+        self._changed.set()
+
+    def linger(self, channel: Channel) -> None:
         """Keep it open as long as nobody needs its place."""
         self._lingering.append(channel)
-        if self._limiter.statistics().tasks_waiting:
-            self._close_one()
-
-    def _close_one(self) -> None:
-        if self._lingering:
-            self._lingering.popleft().close()
+        self._changed.set()
 
 
-class ScriptChannel(asyncssh.SSHClientSession[bytes]):
-    """The channel of one script. Nobody reads it but ``read``: it is filled by calls from the connection.
+class Channel(asyncssh.SSHClientSession[bytes]):
+    """A channel to a shell. It is filled by calls from the connection, and emptied by one task.
 
-    :param program: what the shell gets as its input; it does not wait for an end of it.
+    :param program: what the shell gets as its input at first; it does not wait for an end of it.
     :param on_closed: called once, when the server has closed it too.
     """
 
-    def __init__(self, program: bytes, on_closed: Callable[[ScriptChannel], None]) -> None:
+    def __init__(self, program: bytes, on_closed: Callable[[Any], None]) -> None:
         self._program = program
         self._on_closed = on_closed
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._chunks: list[tuple[bytes, bool]] = []
         self._unread = 0
-        self._received = 0
         self._is_paused = False
         self._is_forgotten = False
         self._at_end = False
         self._arrived = Signal()
         self._closed = anyio.Event()
         self.status: int | None = None
-        self.lost: Exception | None = None
 
     @property
     def was_made(self) -> bool:
@@ -112,46 +132,15 @@ class ScriptChannel(asyncssh.SSHClientSession[bytes]):
     def is_closed(self) -> bool:
         return self._closed.is_set()
 
+    async def wait_ended(self) -> None:
+        """Until what ran in it has ended; its output is forgotten."""
+        self.forget()
+        while not self.has_ended:
+            await self._arrived.wait()
+
     @property
     def has_ended(self) -> bool:
-        """Whether the script has ended and nobody else can write any more."""
-        return self.is_closed or (self._at_end and self.status is not None)
-
-    async def read(
-        self, stdout: Gathered, stderr: Gathered, on_line: LineHandler | None, barrier: Barrier
-    ) -> None:
-        """Read until the script has ended, and then what it had written before.
-
-        :param barrier: returns when the server has sent what it had at the time of the call.
-        """
-        most, seen, waited = math.inf, -1, 0.0
-        while True:
-            if self.status is not None and most == math.inf:
-                most = self._received + _MOST_REST
-            if chunks := self._take():
-                for chunk, is_error in chunks:
-                    await (stderr.take(chunk, None) if is_error else stdout.take(chunk, on_line))
-            elif self.has_ended or seen == self._received:
-                break
-            elif self.status is None:
-                await self._arrived.wait()
-            else:  # it seems that background processes hold the channel open
-                since = anyio.current_time()
-                with anyio.move_on_after(_PATIENCE_S) as patience:
-                    await self._arrived.wait()
-                waited += anyio.current_time() - since
-                if patience.cancelled_caught:
-                    seen = self._received
-                    await barrier()
-            if self._received > most or waited > _REST_LIMIT_S:
-                break  # background processes write this, and go on
-        await stdout.end(on_line)
-
-    async def wait_ended(self) -> None:
-        """Until the script has ended; its output is forgotten."""
-        self.forget()
-        while self.status is None and not self.is_closed:
-            await self._arrived.wait()
+        return self.status is not None or self.is_closed
 
     def forget(self) -> None:
         """Nobody listens any more; what still comes is dropped, so that no writer blocks."""
@@ -170,6 +159,16 @@ class ScriptChannel(asyncssh.SSHClientSession[bytes]):
             self._channel.resume_reading()
         return chunks
 
+    def _keep(self, data: bytes, *, is_error: bool) -> None:
+        if self._is_forgotten:
+            return
+        self._chunks.append((data, is_error))
+        self._unread += len(data)
+        if self._unread > _FULL and not self._is_paused and self._channel is not None:
+            self._is_paused = True
+            self._channel.pause_reading()
+        self._arrived.set()
+
     # Called by the connection
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
@@ -183,15 +182,7 @@ class ScriptChannel(asyncssh.SSHClientSession[bytes]):
         self._program = b""
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        self._received += len(data)
-        if self._is_forgotten:
-            return
-        self._chunks.append((data, datatype is not None))
-        self._unread += len(data)
-        if self._unread > _FULL and not self._is_paused and self._channel is not None:
-            self._is_paused = True
-            self._channel.pause_reading()
-        self._arrived.set()
+        self._keep(data, is_error=datatype is not None)
 
     def eof_received(self) -> bool:
         self._at_end = True
@@ -207,10 +198,121 @@ class ScriptChannel(asyncssh.SSHClientSession[bytes]):
         self._arrived.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = exc
         self._closed.set()
         self._arrived.set()
         self._on_closed(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a runner says of a script that has ended.
+
+    :ivar status: negative for a signal.
+    :ivar begun: how many of its lines were begun.
+    :ivar is_clean: whether nobody it has left can write to the streams, so that another one may.
+    """
+
+    status: int
+    begun: int
+    is_clean: bool
+
+
+class Runner(Channel):
+    """The channel of a shell that runs one script after the other.
+
+    :param token: what its own lines begin with; see ``shell``.
+    """
+
+    def __init__(self, token: str, on_closed: Callable[[Runner], None]) -> None:
+        super().__init__(b"", on_closed)
+        self._streams = (_Stream(token), _Stream(token))
+        self.ended: Ended | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the script has, and all that it has printed is here."""
+        return self.ended is not None or super().has_ended
+
+    def begin(self, program: bytes) -> None:
+        """Run a script."""
+        self.ended, self._is_forgotten = None, False
+        for stream in self._streams:
+            stream.at_end = False
+        if self._channel is None:
+            self._program += program
+        else:
+            self._channel.write(program)
+
+    async def read(self, stdout: Gathered, stderr: Gathered, on_line: LineHandler | None) -> None:
+        """Read all that the script prints until it ends."""
+        while True:
+            is_last = self.has_ended
+            for chunk, is_error in self._take():
+                await (stderr.take(chunk, None) if is_error else stdout.take(chunk, on_line))
+            if is_last:
+                break
+            await self._arrived.wait()
+        await stdout.end(on_line)
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        is_error = datatype is not None
+        stream = self._streams[is_error]
+        if printed := stream.receive(data):
+            self._keep(printed, is_error=is_error)
+        if self.ended is None and all(stream.at_end for stream in self._streams):
+            self.ended = _ended(self._streams[0].said)
+            self._arrived.set()
+
+
+class _Stream:
+    """Finds what scripts print: it ends with a line of their runner, ``TOKEN`` and what that says.
+
+    The first such line ends what the host says to everybody that logs in.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+        self._held = b""
+        self._is_ready = False
+        self.at_end = False
+        self.said = b""
+
+    def receive(self, data: bytes) -> bytes:
+        """What of it the script has printed."""
+        if self.at_end:
+            return b""
+        before, found, rest = (self._held + data).partition(self._token)
+        printed = before if self._is_ready else b""
+        if not found:
+            self._held = _beginning(before, self._token)
+            return printed.removesuffix(self._held)
+        line, end, after = rest.partition(b"\n")
+        if not end:
+            self._held = found + rest
+            return printed
+        self._held = b""
+        if self._is_ready:
+            self.at_end, self.said = True, line
+            return printed
+        self._is_ready = True
+        return self.receive(after)
+
+
+def _beginning(data: bytes, token: bytes) -> bytes:
+    """The end of the data that may be the beginning of the token."""
+    start = data.rfind(token[:1], max(0, len(data) - len(token) + 1))
+    while start >= 0:
+        if token.startswith(data[start:]):
+            return data[start:]
+        start = data.rfind(token[:1], max(0, len(data) - len(token) + 1), start)
+    return b""
+
+
+def _ended(said: bytes) -> Ended:
+    status, begun, how, state = said.split()
+    value = int(status)
+    is_killed = how == b"killed" and value > _SIGNALLED
+    return Ended(_SIGNALLED - value if is_killed else value, int(begun), state == b"clean")
 
 
 def _signal_number(name: str) -> int:

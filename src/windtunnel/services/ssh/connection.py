@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from shlex import quote
+from typing import TypeVar
 
 import anyio
 import asyncssh
 
 from windtunnel.errors import HostFailed, HostLost, HostUnreachable
-from windtunnel.services.ssh.channels import Answers, ScriptChannel, Slots
+from windtunnel.services.ssh.channels import Answers, Channel, Runner, Slots
 from windtunnel.services.ssh.options import SshOptions
-from windtunnel.services.ssh.shell import keeper
+from windtunnel.services.ssh.shell import READY, keeper, runner
 
 __all__ = ["Connection"]
 
@@ -25,12 +26,17 @@ _CLEAN_LIMIT_S = 20.0  # it first ends and removes what an earlier connection ha
 _REFUSALS = 6
 _PAUSE_S = 0.02
 
+C = TypeVar("C", bound=Channel)
+
 
 class Connection:
     """One connection, shared by all who use the host. Holds no task.
 
     :param owner: see ``shell.keeper``.
     :param serial: how many connections this owner had before.
+    :ivar base: the keeper's directory there.
+    :ivar leader: see ``shell.script``.
+    :ivar token: what nobody but its runners can write.
     """
 
     def __init__(self, host: str, options: SshOptions, *, owner: str, serial: int) -> None:
@@ -45,7 +51,10 @@ class Connection:
         self._answers: Answers | None = None
         self._starting = anyio.Lock()
         self._sessions = itertools.count(1)
-        self._leader = ""
+        self.leader = ""
+        self.token = f"windtunnel-{secrets.token_hex(8)}"
+        self._alone = ""
+        self._made = READY
 
     @property
     def ssh(self) -> asyncssh.SSHClientConnection:
@@ -71,20 +80,41 @@ class Connection:
     def next_session(self) -> int:
         return next(self._sessions)
 
-    async def open(self, shell: str, program: bytes, *, doing: str) -> ScriptChannel:
-        """A channel to a new shell that runs the program, once there is a place for it.
+    async def begin(self, program: bytes, *, doing: str) -> Runner:
+        """Begin a script in a runner that is idle, or in a new one, once there is a place for it.
 
         :raises HostLost: if the connection is lost.
         :raises HostUnreachable: if the server grants no channel at all.
         """
+
+        async def attempt() -> Runner:
+            found = await self._slots.runner()
+            if found is not None:
+                found.begin(program)
+                return found
+            new = Runner(self.token, self._slots.release)
+            new.begin(runner(self.token, leads=not self.leader) + program)
+            return await self._create(new, "", doing)
+
+        return await self._granted(attempt, doing)
+
+    async def open(self, make: Callable[[Callable[[Channel], None]], C], *, doing: str) -> C:
+        """A channel of its own to a shell that leads a process group; raises as ``begin`` does.
+
+        :param make: given what it has to call once it is closed.
+        """
+
+        async def attempt() -> C:
+            await self._slots.place()
+            return await self._create(make(self._slots.release), self._alone, doing)
+
+        return await self._granted(attempt, doing)
+
+    async def _granted(self, attempt: Callable[[], Awaitable[C]], doing: str) -> C:
         refusals = 0
         while True:
-            channel = ScriptChannel(program, self._slots.release)
-            await self._slots.acquire(channel)
             try:
-                # A shell that was started must also be known.
-                with anyio.CancelScope(shield=True):
-                    await self._create(channel, f"exec {self._leader}{quote(shell)} -s", doing)
+                return await attempt()
             except asyncssh.ChannelOpenError as exc:
                 if self.is_lost:
                     raise self.loss(doing) from exc
@@ -96,26 +126,39 @@ class Connection:
                         "its MaxSessions must be at least 2",
                     ) from exc
                 await anyio.sleep(_PAUSE_S * refusals)
-            else:
-                self._slots.opened()
-                return channel
 
-    async def _create(self, channel: ScriptChannel, command: str, doing: str) -> None:
+    async def _create(self, channel: C, leader: str, doing: str) -> C:
         try:
-            async with self._answering(doing):
-                await self.ssh.create_session(
-                    lambda: channel, command, encoding=None, window=_WINDOW, env={}, send_env=[]
-                )
+            # A shell that was started must also be known.
+            with anyio.CancelScope(shield=True):
+                async with self._answering(doing):
+                    await self.ssh.create_session(
+                        lambda: channel,
+                        f"exec {leader}{_SHELL} -s",
+                        encoding=None,
+                        window=_WINDOW,
+                        env={},
+                        send_env=[],
+                    )
         except BaseException:
             if channel.was_made:
                 channel.close()
             else:
                 self._slots.release(channel)
             raise
+        self._slots.opened()
+        return channel
 
-    def linger(self, channel: ScriptChannel) -> None:
-        """Its script has ended, its background processes have not: it stays as long as there is room."""
-        self._slots.linger(channel)
+    def put_away(self, runner: Runner) -> None:
+        """Nobody uses it any more: for the next script, or to stay as long as there is room."""
+        if runner.is_closed:
+            return
+        if runner.ended is None:
+            runner.close()
+        elif runner.ended.is_clean:
+            self._slots.rest(runner)
+        else:
+            self._slots.linger(runner)
 
     @asynccontextmanager
     async def _answering(self, doing: str, limit_s: float | None = None) -> AsyncIterator[None]:
@@ -147,11 +190,15 @@ class Connection:
         return answer
 
     async def open_session(self, number: int) -> str:
-        """Make the directory of a session; ``ok``, or why that is not possible."""
-        doing = "opening a session"
-        if number > 1:
-            return await self.ask(f"open {number}", doing=doing)
-        await self._keeper()  # it makes the first by itself
+        """See that the directory of a session is there; ``ok``, or why that is not possible."""
+        await self._keeper()
+        if number > self._made:
+            async with self._starting:
+                while number > self._made:
+                    answer = await self.ask(f"open {self._made + 1}", doing="opening a session")
+                    if answer != "ok":
+                        return answer
+                    self._made += READY
         return "ok"
 
     async def _keeper(self) -> Answers:
@@ -182,8 +229,9 @@ class Connection:
             raise HostUnreachable(
                 self.host, f"it lets us in, but {_SHELL} cannot run there or make a directory: {said}"
             )
-        leads, _, self.base = hello.partition(" ")
-        self._leader = "" if leads == "yes" else "setsid "
+        leads, leader, self.base = hello.split(" ", 2)
+        self.leader = "setsid " if leader == "setsid" else ""
+        self._alone = "" if leads == "yes" else self.leader
         return answers
 
     # The end

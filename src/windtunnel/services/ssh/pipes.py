@@ -7,16 +7,15 @@ ours after the first line they print. Before that, the shell may still be readin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from shlex import quote
 
 import anyio
-import asyncssh
 
-from windtunnel.errors import EnvironmentFailed, HostUnreachable
-from windtunnel.services.ssh.channels import ScriptChannel
-from windtunnel.services.ssh.connection import Connection
+from windtunnel.errors import EnvironmentFailed
+from windtunnel.services.ssh.channels import Channel
 from windtunnel.services.ssh.pool import Pool
 from windtunnel.services.ssh.remote_exec import RemoteScripts, SshService
 from windtunnel.services.ssh.shell import MARK
@@ -24,11 +23,10 @@ from windtunnel.services.ssh.shell import MARK
 __all__ = ["Pipe", "PipeSessions", "Pipes", "operand", "pool_of"]
 
 _SHELL = "/bin/sh"
+_GRACE_S = 2.0  # a busy host needs a while to remove what was not completed
 _MOST_SAID = 4096
 _LONGEST_LINE = 64 * 1024
 _LINES_AT_ONCE = 1000
-_REFUSALS = 6
-_PAUSE_S = 0.02
 
 # "$node" names the host in names of files that others share; a program may give "undo" a meaning.
 _PROGRAM = """\
@@ -60,11 +58,11 @@ def operand(path: str) -> str:
     return path if path.startswith("/") else f"./{path}"
 
 
-class Pipe(ScriptChannel):
+class Pipe(Channel):
     """The channel of one such program."""
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]  # as the other one
+    def __init__(self, program: bytes, on_closed: Callable[[Channel], None]) -> None:
+        super().__init__(program, on_closed)
         self._incoming: deque[bytes] = deque()
         self._said = b""
         self._writable = anyio.Event()
@@ -162,7 +160,7 @@ class Pipes(RemoteScripts):
     """A session whose programs talk with us. It needs no leaving: it ends with its connection."""
 
     def __init__(self, pool: Pool, host: str) -> None:
-        super().__init__(pool, host, shell=_SHELL, grace_s=0.5, capacity=_LONGEST_LINE)
+        super().__init__(pool, host, shell=_SHELL, grace_s=_GRACE_S, capacity=_LONGEST_LINE)
         self._free: list[int] = []  # so that thousands of programs leave few files there
 
     @property
@@ -181,13 +179,15 @@ class Pipes(RemoteScripts):
         program = self._interactive(text, values, number)
         if self._connection.is_lost:
             raise self._connection.loss("it was not in use")
-        pipe = await _open(self._connection, program, doing)
+        pipe = await self._connection.open(partial(Pipe, program), doing=doing)
         try:
             yield pipe
             if await pipe.wait_status() is None:
                 raise self._connection.loss(doing)
         finally:
-            await self._settle(number, pipe)
+            if pipe.status is None:
+                await self._end(number, pipe)
+            pipe.close()
             if pipe.status == 0:
                 self._free.append(number)
 
@@ -206,30 +206,6 @@ class Pipes(RemoteScripts):
         if "\0" in program:
             raise EnvironmentFailed(f"host {self._host!r}: a path cannot hold a NUL character")
         return program.encode("utf-8", "surrogateescape")
-
-
-async def _open(connection: Connection, program: bytes, doing: str) -> Pipe:
-    """As ``Connection.open``, with a channel that can be written to."""
-    refusals = 0
-    slots = connection._slots  # noqa: SLF001 - of this package
-    while True:
-        pipe = Pipe(program, slots.release)
-        await slots.acquire(pipe)
-        try:
-            with anyio.CancelScope(shield=True):
-                leader = connection._leader  # noqa: SLF001
-                await connection._create(pipe, f"exec {leader}{_SHELL} -s", doing)  # noqa: SLF001
-        except asyncssh.ChannelOpenError as exc:
-            if connection.is_lost:
-                raise connection.loss(doing) from exc
-            refusals += not slots.refused()
-            if refusals > _REFUSALS:
-                why = f"the server grants no channel ({exc.reason}); its MaxSessions must be at least 2"
-                raise HostUnreachable(connection.host, why) from exc
-            await anyio.sleep(_PAUSE_S * refusals)
-        else:
-            slots.opened()
-            return pipe
 
 
 class PipeSessions:

@@ -10,16 +10,18 @@ import itertools
 import logging
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
-from windtunnel.errors import EnvironmentFailed, HostFailed
+from windtunnel.errors import EnvironmentFailed, HostFailed, HostLost
 from windtunnel.protocols import LineHandler, ScriptResult
 from windtunnel.services.capture import Gathered
-from windtunnel.services.ssh.channels import ScriptChannel
+from windtunnel.services.ssh.channels import Channel, Ended, Runner
 from windtunnel.services.ssh.connection import Connection
 from windtunnel.services.ssh.options import SshOptions
 from windtunnel.services.ssh.pool import Pool
@@ -92,6 +94,7 @@ class RemoteScripts:
         self._opened: Connection | None = None
         self._number = 0
         self._last: ScriptResult | None = None
+        self._held: list[Runner] = []  # by processes that its scripts have left
 
     @property
     def host(self) -> str:
@@ -140,29 +143,31 @@ class RemoteScripts:
         program = self._program(lines, env, cwd, number)
         if self._connection.is_lost:
             raise self._connection.loss("starting a script")
-        channel = await self._connection.open(self._shell, program, doing="starting a script")
+        await checkpoint_if_cancelled()
+        runner = await self._connection.begin(program, doing="starting a script")
         stdout, stderr = Gathered(self._capacity), Gathered(self._capacity)
-        begun: int | None = None
         try:
-            await channel.read(stdout, stderr, on_line, self._barrier)
+            await runner.read(stdout, stderr, on_line)
         finally:
-            begun = await self._settle(number, channel)
-            status = -int(signal.SIGKILL) if channel.status is None else channel.status
+            if runner.ended is None:
+                await self._end(number, runner)
+            self._put_away(runner)
+            ended = runner.ended or Ended(runner.status or -int(signal.SIGKILL), 0, is_clean=False)
             self._last = ScriptResult(
-                exit_status=status,
-                failed_line=begun - 1 if status and begun else None,
+                exit_status=ended.status,
+                failed_line=ended.begun - 1 if ended.status and ended.begun else None,
                 stdout=stdout.output(),
                 stderr=stderr.output(),
             )
-        return self._checked(channel, self._last, is_begun=begun != 0 or not lines)
+        return self._checked(runner, self._last, is_begun=ended.begun > 0 or not lines)
 
-    def _checked(self, channel: ScriptChannel, result: ScriptResult, *, is_begun: bool) -> ScriptResult:
-        if channel.status is None:
-            if channel.lost is None and not self._connection.is_lost:
-                self._connection.lost(
-                    ConnectionError("the server closed the channel and told no exit status")
-                )
-            raise self._connection.loss("a script was running")
+    def _checked(self, runner: Runner, result: ScriptResult, *, is_begun: bool) -> ScriptResult:
+        if runner.ended is None:
+            doing = "a script was running"
+            if runner.status is not None and not self._connection.is_lost:
+                raise HostLost(self._host, doing=doing, reason="the shell that waited for it has ended")
+            self._connection.lost(ConnectionError("the server closed the channel and told no exit status"))
+            raise self._connection.loss(doing)
         if result.exit_status < 0 and self._connection.is_lost:  # killed because we seemed to be gone
             raise self._connection.loss("a script was running")
         if result.exit_status != 0 and not is_begun:
@@ -179,43 +184,32 @@ class RemoteScripts:
         cwd = directory if cwd is None else cwd if cwd.startswith("/") else f"{directory}/{cwd}"
         try:
             return script(
-                lines, env=env, base=self._connection.base, session=self._number, number=number, cwd=cwd
+                lines,
+                env=env,
+                base=self._connection.base,
+                session=self._number,
+                number=number,
+                cwd=cwd,
+                shell=self._shell,
+                leader=self._connection.leader,
+                token=self._connection.token,
             )
         except ValueError as exc:
             raise EnvironmentFailed(f"host {self._host!r}: cannot start a script: {exc}") from exc
 
-    async def _barrier(self) -> None:
-        await self._connection.ask("ping", doing="a script was running")
-
-    async def _settle(self, number: int, channel: ScriptChannel) -> int | None:
-        """End the script if it was cut off, else leave its background processes to the session.
-
-        :returns: how many of its lines were begun, None if that is not known.
-        """
-        channel.forget()
-        begun = None
-        with anyio.move_on_after(_STOP_LIMIT_S + self._grace_s, shield=True):
-            try:
-                if channel.status is None and not channel.is_closed:
-                    await self._stop(number, channel)
-                if channel.status not in (0, None):
-                    answer = await self._ask(f"line {self._number} {number}")
-                    begun = 0 if answer == "none" else int(answer)
-            except HostFailed:
-                pass  # who waits for the script is told so
-        if channel.status is None:
-            channel.close()
-        elif not channel.is_closed:
-            self._connection.linger(channel)
-        return begun
-
-    async def _stop(self, number: int, channel: ScriptChannel) -> None:
-        """Ask its group to end, wait for the grace, kill what is left."""
+    async def _end(self, number: int, channel: Channel) -> None:
+        """End a script that was cut off: ask its group to end, wait for the grace, kill what is left."""
         place = f"{self._number} {number}"
-        answer = await self._ask(f"term {place}")
-        await self._wait_gone(answer, f"poll {place}")
-        await self._ask(f"kill {place}")
-        await channel.wait_ended()
+        channel.forget()
+        with anyio.move_on_after(_STOP_LIMIT_S + self._grace_s, shield=True), suppress(HostFailed):
+            await self._wait_gone(await self._ask(f"term {place}"), f"poll {place}")
+            await self._ask(f"kill {place}")
+            await channel.wait_ended()
+
+    def _put_away(self, runner: Runner) -> None:
+        self._connection.put_away(runner)
+        if runner.ended is not None and not runner.ended.is_clean:
+            self._held.append(runner)
 
     async def _wait_gone(self, answer: str, poll: str) -> None:
         until, pause = anyio.current_time() + self._grace_s, _PAUSE_S
@@ -230,6 +224,9 @@ class RemoteScripts:
     async def _leave(self) -> None:
         """End all that the session left on the host, and remove its directory."""
         connection = self._connection
+        for runner in self._held:
+            runner.close()
+        self._held.clear()
         if connection.is_lost or not connection.base:
             return  # then the keeper there does it, or there is none
         with anyio.move_on_after(_REMOVE_LIMIT_S, shield=True) as scope:

@@ -1,10 +1,14 @@
-"""The remote side: two programs for a POSIX shell, and nothing to install.
+"""The remote side: programs for a POSIX shell, and nothing to install.
 
-Both go to the shell's standard input, so that no limit on command lines applies, that no value shows in a
+All go to the shell's standard input, so that no limit on command lines applies, that no value shows in a
 process list, and that the login shell has only ``exec /bin/sh -s`` to understand. Each is one compound
 command: a shell that gets half of it runs nothing.
 
-A *script* is the shell of one channel, and the leader of a process group, which sshd makes for every channel.
+A *script* is a shell of its own, and the leader of a process group. It is started by a *runner*, the shell of
+a channel, which waits for it and is then ready for the next: most of what a script costs a host is its
+channel. What a script prints ends with a line of the runner on each stream, so that nothing which others
+write later is taken for it. A runner is used again if no process that the script has left can write there.
+
 The *keeper* is one shell for the whole connection. It makes and removes the directories of sessions, signals
 the groups of scripts when it is told to, and kills them all when its input ends: that is when we are gone,
 however suddenly. Below its own directory there is one for each session ``N``::
@@ -12,7 +16,8 @@ however suddenly. Below its own directory there is one for each session ``N``::
     x           scripts must not start any more
     N/work      the session's directory, where its scripts run
     N/pK        script K: its process group as it begins the first line, then an empty line as it begins each
-                other one, then "ended": what is left of its group then are background processes
+                other one, then "ended": what is left of its group then are background processes; empty if
+                there are none
     N/xK        script K must not begin
 
 A process that left its group is found by a variable in its environment, where the host has /proc.
@@ -24,20 +29,69 @@ import re
 from collections.abc import Mapping, Sequence
 from shlex import quote
 
-__all__ = ["MARK", "keeper", "script"]
+__all__ = ["MARK", "READY", "keeper", "runner", "script"]
 
 MARK = "WINDTUNNEL_SESSION"
+READY = 8
+"""How many sessions are made at once."""
 
+# It says nothing itself where scripts are heard. Whether a process that a script has started holds one of the
+# streams is known if few were started meanwhile, on the whole host: the numbers between are looked at.
+_RUNNER = """\
+{{
+{groups}
+exec 9>&2 2>/dev/null
+over() {{
+    begun=0 group= how=killed state=left
+    if [ -s "$2" ]; then
+        while read -r line; do
+            case $line in
+            ended) how=ended ;;
+            *) begun=$((begun + 1)) group=${{group:-$line}} ;;
+            esac
+        done <"$2"
+    fi
+    if [ $how = killed ] && [ -n "$group" ]; then echo ended >>"$2"; fi
+    if [ -z "$group" ]; then
+        state=clean
+    elif ! kill -0 "-$group"; then
+        true >"$2"
+        if read -r _ _ _ _ newest </proc/loadavg && ! held; then state=clean; fi
+    fi
+    echo "{token} $1 $begun $how $state"
+    echo "{token}" >&9
+}}
+held() {{
+    [ "$newest" -ge "$group" ] && [ $((newest - group)) -le {most} ] || return 0
+    while [ "$group" -lt "$newest" ]; do
+        group=$((group + 1))
+        [ -e "/proc/$group" ] || continue
+        for stream in "/proc/$group/fd/1" "/proc/$group/fd/2"; do
+            if [ "$stream" -ef /proc/$$/fd/1 ] || [ "$stream" -ef /proc/$$/fd/9 ]; then return 0; fi
+        done
+    done
+    return 1
+}}
+echo "{token}"
+echo "{token}" >&9
+}}
+"""
+_MOST_LOOKED_AT = 1000
 _SCRIPT = """\
+{{
+{leader}{shell} -s <<'{token}' 2>&9 9>&-
 {{
 exec </dev/null
 {exports}
 cd {cwd} || exit 125
-echo $$ >{file} || exit 125
+echo $$ >{file} && kill -0 -$$ || exit 125
 if [ -e {files}/x{number} ] || [ -e {base}/x ]; then exit 143; fi
 trap {ended} EXIT
 {lines}
 exit 0
+}}
+{token}
+over $? {file}
 }}
 """
 _LINE = """\
@@ -47,17 +101,23 @@ case $? in 0) ;; *) exit $? ;; esac
 _NEXT = "echo >>{file}\n"
 
 # dash has no shorter way to say it: a signal's name and a negative number, and no "--" before it.
+# Whatever has lost its parent is a child of one process, or below one that is: on Linux, nobody else knows.
 _KEEPER = """\
 {{
 umask 077
+orphans() {{
+    now= new=
+    IFS= read -r now <"/proc/$adopter/task/$adopter/children"
+    [ -n "$now" ] || return 1
+    case $now in
+    "$known"*) new=${{now#"$known"}} ;;
+    *) for pid in $now; do case " $known" in *" $pid "*) ;; *) new="$new $pid" ;; esac; done ;;
+    esac
+}} 2>/dev/null
 trap '' HUP INT QUIT PIPE TERM ALRM USR1 USR2
 look() {{
-    group= last= begun=0
-    while read -r line; do
-        last=$line
-        [ "$line" = ended ] || begun=$((begun + 1))
-        group=${{group:-$line}}
-    done <"$1"
+    group= last=
+    while read -r line; do last=$line group=${{group:-$line}}; done <"$1"
 }}
 tell() {{
     signal=$1 left=gone
@@ -75,6 +135,14 @@ tell() {{
 # A container's first process may be slow to reap what has ended.
 lives() {{ [ ! -e /proc/self/stat ] || grep -qsE "\\) [^ZX] [0-9]+ $1 " /proc/[0-9]*/stat; }}
 nap() {{ sleep 0.1 2>/dev/null || sleep 1; }}
+strayed() {{
+    orphans || return 0
+    set --
+    for pid in $new; do set -- "$@" "/proc/$pid/environ"; done
+    if [ $# -gt 0 ] && grep -qsF -- "{mark}=$base/" "$@"; then return 0; fi
+    known=$now
+    return 1
+}}
 strays() {{
     for file in $(grep -lsF -- "{mark}=$2" /proc/[0-9]*/environ 2>/dev/null); do
         file=${{file#/proc/}}
@@ -90,10 +158,11 @@ clear() {{
         strays 0 "$1/"
     done
     [ $left = gone ] || strays KILL "$1/"
-    rm -rf -- "$1" || rm -rf -- "$1"
+    remove "$1"
 }}
+remove() {{ rm -rf -- "$1" || rm -rf -- "$1"; }}
 finish() {{
-    : >"$1/x"
+    true >"$1/x"
     set -- "$1" "$1"/*/p*
     if [ -e "$2" ]; then
         tell KILL "$@"
@@ -103,30 +172,52 @@ finish() {{
     fi
     clear "$1"
 }}
+make() {{
+    session=$1
+    set --
+    while [ $# -lt {ready} ]; do
+        set -- "$@" "$base/$session/work"
+        session=$((session + 1))
+    done
+    mkdir -p "$@"
+}}
 cd /
 tmp={tmp}
 for base in "$tmp"/windtunnel-{owner}-*; do
     if [ -d "$base" ] && [ -O "$base" ]; then finish "$base" </dev/null; fi
 done
 base=$tmp/windtunnel-{owner}-{serial}
-mkdir "$base" "$base/1" "$base/1/work" || exit 1
-kill -0 -$$ 2>/dev/null && groups=yes || groups=no
-echo "{owner}-{serial} $groups $base"
+mkdir "$base" && make 1 || exit 1
+adopter=$(
+    turn=0
+    while [ $turn -lt 1000 ]; do
+        turn=$((turn + 1)) above=$$
+        read -r _ _ _ parent _ </proc/self/stat && read -r _ _ _ above _ <"/proc/$parent/stat"
+        if [ "$above" != $$ ]; then echo "$parent"; break; fi
+    done 2>/dev/null &
+)
+known=
+orphans && known=$now
+kill -0 -$$ 2>/dev/null && leads=yes || leads=no
+# Some shells can do without it: those that make groups also where there is no terminal.
+command -v setsid >/dev/null 2>&1 && leader=setsid || leader=none
+echo "{owner}-{serial} $leads $leader $base"
 while read -r id verb session script; do
     files=$base/$session
     case $verb in
-    open) if why=$(mkdir "$files" "$files/work" 2>&1); then echo "$id ok"; else echo "$id no $why"; fi ;;
-    line)
-        begun=none
-        if [ -s "$files/p$script" ]; then look "$files/p$script"; fi
-        echo "$id $begun"
-        ;;
-    term) : >"$files/x$script"; tell TERM "$files/p$script"; echo "$id $left" ;;
+    open) if why=$(make "$session" 2>&1); then echo "$id ok"; else echo "$id no $why"; fi ;;
+    term) true >"$files/x$script"; tell TERM "$files/p$script"; echo "$id $left" ;;
     poll) tell 0 "$files"/p${{script:-*}}; echo "$id $left" ;;
     kill) tell KILL "$files/p$script"; echo "$id gone" ;;
     end)
         tell TERM "$files"/p*
-        if [ $left = left ]; then echo "$id left"; else (clear "$files"; echo "$id gone") & fi
+        if [ $left = left ]; then
+            echo "$id left"
+        elif strayed; then
+            (clear "$files"; echo "$id gone") &
+        else
+            (remove "$files"; echo "$id gone") &
+        fi
         ;;
     drop) tell KILL "$files"/p*; (clear "$files"; echo "$id gone") & ;;
     *) echo "$id ok" ;;
@@ -140,12 +231,33 @@ exit 0
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
+def runner(token: str, *, leads: bool) -> bytes:
+    """The program that a runner begins with.
+
+    :param token: what its own lines on the two streams begin with; a word that nobody else writes.
+    :param leads: whether it makes process groups itself.
+    """
+    groups = "set -m" if leads else ":"
+    return _encoded(_RUNNER.format(token=token, groups=groups, most=_MOST_LOOKED_AT))
+
+
 def script(
-    lines: Sequence[str], *, env: Mapping[str, str], base: str, session: int, number: int, cwd: str
+    lines: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    base: str,
+    session: int,
+    number: int,
+    cwd: str,
+    shell: str,
+    leader: str,
+    token: str,
 ) -> bytes:
-    """The program for one script.
+    """What a runner gets for one script.
 
     :param base: the keeper's directory.
+    :param leader: what makes a program the leader of a process group, with a space; empty if the runner does.
+    :param token: the runner's.
     :raises ValueError: for a NUL character, or a name that no variable can have.
     """
     for name in env:
@@ -163,19 +275,22 @@ def script(
         cwd=quote(_operand(cwd)),
         exports="\n".join(f"export {name}={quote(value)}" for name, value in exported.items()),
         lines=_NEXT.format(file=quote(file)).join(_LINE.format(line=quote(line)) for line in lines),
+        shell=quote(shell),
+        leader=leader,
+        token=token,
     )
     return _encoded(text)
 
 
 def keeper(*, owner: str, serial: int, temp_dir: str | None) -> bytes:
-    """The program that keeps a connection's sessions. Session 1 is open when it is ready.
+    """The program that keeps a connection's sessions. The first ``READY`` are there when it is ready.
 
     :param owner: letters and digits that are this process's and this host's own. What an earlier connection
         of the same owner has left is ended and removed first.
     :param temp_dir: where its directory is made; default the host's ``$TMPDIR`` or ``/tmp``.
     """
     tmp = '"${TMPDIR:-/tmp}"' if temp_dir is None else quote(_operand(temp_dir))
-    return _encoded(_KEEPER.format(owner=owner, serial=serial, tmp=tmp, mark=MARK))
+    return _encoded(_KEEPER.format(owner=owner, serial=serial, tmp=tmp, mark=MARK, ready=READY))
 
 
 def _operand(path: str) -> str:
