@@ -39,7 +39,7 @@ class TuneOptions(TypedDict, total=False):
     concurrency: int
     repeats: int
     adaptive_repeats: bool | Mapping[str, Any]
-    optimizer: str | Mapping[str, Any]
+    optimizer: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
     seed: int | None
     pruner: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
     const_args: Mapping[str, Any]
@@ -86,8 +86,8 @@ async def tune(
     :param concurrency: trials at once; default 1.
     :param repeats: trials a configuration; default 1.
     :param adaptive_repeats: further runs of promising configurations, as in the config format; default none.
-    :param optimizer: a name, or a mapping of ``name``, ``start_with_defaults`` and the optimizer's own
-        options; default ``random``.
+    :param optimizer: a name; a mapping of ``name``, ``start_with_defaults``, ``start_with`` and its own
+        options; or a list of several. Default ``tpe`` if Optuna is installed, otherwise ``random``.
     :param seed: the same seed gives the same suggestions; default one is drawn.
     :param pruner: stops trials that are not worth their time, as in the config format: a name, a mapping of
         ``name`` and options, or several; default none.
@@ -171,14 +171,12 @@ def _description(function: Benchmark, tunables: Any, options: Mapping[str, Any])
     limits = options.get("timeouts") or Timeouts()
     if not isinstance(limits, Timeouts):
         raise ConfigError(f"expected Timeouts, found {limits!r}", path=("timeouts",))
-    optimizer = options.get("optimizer", "random")
     experiment_id = options.get("experiment_id")
     rest = {"experiment_id", "const_args", "seed"}
     return {
         **{key: value for key, value in options.items() if key not in rest},
         "experiment": f"{name}-{utc_now():%Y%m%d-%H%M%S-%f}" if experiment_id is None else experiment_id,
         "objectives": dict(options["objectives"]),
-        "optimizer": {"name": optimizer} if isinstance(optimizer, str) else dict(optimizer),
         "timeouts": {part: getattr(limits, part) for part in limits.__dataclass_fields__},
         "tunables": tunables,
         "environment": {"class": "FunctionEnv", "name": name},

@@ -211,7 +211,7 @@ def _aware(moment: datetime) -> datetime:
 
 
 class History(NamedTuple):
-    """Completed trials as parallel lists: what an optimizer learns from."""
+    """Trials as parallel lists: what an optimizer learns from. Those that wait or run have no scores yet."""
 
     trial_ids: list[int]
     configs: list[dict[str, Any]]

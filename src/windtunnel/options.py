@@ -64,7 +64,8 @@ class Options(BaseModel):
             if isinstance(names := field.validation_alias, AliasChoices):
                 first, *others = (str(name) for name in names.choices)
                 properties |= dict.fromkeys(others, properties[first])
-        return schema if cls.short_form is None else {"anyOf": [schema, cls.short_form]}
+        short = cls.short_form
+        return schema if short is None else {"anyOf": [schema, *short.get("anyOf", [short])]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def test_what_is_not_said_has_its_default() -> None:
     assert config.lease == timedelta(seconds=30)
     assert config.storage == "sqlite:///windtunnel.db"
     optimizer = config.optimizer
-    assert (optimizer.name, optimizer.seed, optimizer.start_with_defaults) == ("random", None, True)
+    assert (optimizer.name, optimizer.seed, optimizer.start_with_defaults) == (None, None, True)
     assert dict(config.tunables) == {}
     assert (config.environment.name, config.environment.config) == ("MockEnv", {})
 
@@ -305,9 +305,10 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "name"), [("grid", "grid"), ({"points": 3}, "random"), (None, "random")]
+    ("optimizer", "name"),
+    [("grid", "grid"), ({"points": 3}, None), (None, None), ([{"name": "grid"}, "random"], "mixed")],
 )
-def test_a_seed_fits_every_form_of_optimizer(optimizer: object, name: str) -> None:
+def test_a_seed_fits_every_form_of_optimizer(optimizer: object, name: str | None) -> None:
     data = {key: value for key, value in SMALL.items() if key != "optimizer"}
     if optimizer is not None:
         data["optimizer"] = optimizer

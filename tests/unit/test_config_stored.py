@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from windtunnel.config import LoadedConfig, from_mapping, load
-from windtunnel.config.stored import dump, dump_refusal, restore, seed_of
+from windtunnel.config.schema import OptimizerConfig
+from windtunnel.config.stored import dump, dump_refusal, optimizer_of, restore, seed_of
 from windtunnel.errors import ConfigError
 from windtunnel.tunables import TunableGroups
 
@@ -118,8 +120,20 @@ def test_what_cannot_be_stored_is_refused_by_the_worker_only(tmp_path: Path) -> 
 
 def test_a_python_function_is_refused_with_the_way_out() -> None:
     with pytest.raises(ConfigError, match=r"'x' runs a Python function; start another worker by calling"):
-        restore(dump_refusal(3), experiment_id="x")
-    assert seed_of(dump_refusal(3)) == 3
+        restore(dump_refusal(OptimizerConfig(seed=3)), experiment_id="x")
+    assert seed_of(dump_refusal(OptimizerConfig(seed=3))) == 3
+
+
+def test_the_optimizer_that_was_chosen_is_kept(tmp_path: Path) -> None:
+    loaded = from_mapping({**DATA, "optimizer": {"seed": 3}}, directory=tmp_path)
+    chosen = OptimizerConfig(name="tpe", seed=3)
+    text = dump(replace(loaded, config=loaded.config.model_copy(update={"optimizer": chosen})))
+    assert optimizer_of(text) == restore(text, experiment_id="of-me").config.optimizer.name == "tpe"
+
+    stored = json.loads(text)
+    del stored["optimizer"]  # as it was when random was the only default
+    assert restore(json.dumps(stored), experiment_id="of-me").config.optimizer.name == "random"
+    assert optimizer_of(None) is None
 
 
 def test_the_folder_must_exist_here_or_be_named(tmp_path: Path) -> None:

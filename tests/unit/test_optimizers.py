@@ -74,12 +74,6 @@ class TestOneShot(OptimizerContract):
         return OneShot
 
 
-class TestLearner(OptimizerContract):
-    @pytest.fixture
-    def make(self) -> OptimizerFactory:
-        return Learner
-
-
 def build(name: str, **given: Any) -> Optimizer:
     return make_optimizer(name, **{"tunables": SMALL, "objectives": OBJECTIVES, "seed": 1, **given})
 
@@ -255,7 +249,7 @@ def test_a_users_optimizer_is_built_with_its_options(monkeypatch: pytest.MonkeyP
     ("name", "parts"),
     [
         ("randm", ("'randm'", "did you mean 'random'?")),
-        ("bayes", ("'bayes'", "known: grid, oneshot, random")),
+        ("simplex", ("'simplex'", "known: cmaes, gp, grid")),
         ("no_such_module.Mine", ("'no_such_module'", "cannot be imported", "ModuleNotFoundError")),
         (".Mine", ("'.Mine'",)),
         ("windtunnel.optimizers.grid.Nothing", ("subclass of Optimizer", "None")),

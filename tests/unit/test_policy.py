@@ -62,9 +62,12 @@ def test_idle_slots_are_always_fed_while_the_budget_lasts(
     assert due * repeats >= min(free, extra)
 
 
-def test_an_optimizer_that_learns_is_asked_for_free_slots_only() -> None:
-    due = suggestions_due(total=10, budget=100, pending=1, free=4, concurrency=8, repeats=1, learns=True)
-    assert due == 3
+@pytest.mark.parametrize(("concurrency", "ahead"), [(1, 0), (7, 0), (8, 1), (64, 8)])
+def test_an_optimizer_that_learns_is_asked_little_ahead(concurrency: int, ahead: int) -> None:
+    due = suggestions_due(
+        total=10, budget=100, pending=1, free=4, concurrency=concurrency, repeats=1, learns=True
+    )
+    assert due == 3 + ahead
 
 
 @given(configs=st.integers(0, 1000), repeats=st.integers(1, 10))

@@ -14,7 +14,18 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli import DEFAULT_STORAGE, db, description, edit, hosts, new, resume, watch, worker
+from windtunnel.cli import (
+    DEFAULT_STORAGE,
+    db,
+    description,
+    edit,
+    hosts,
+    new,
+    optimizers,
+    resume,
+    watch,
+    worker,
+)
 from windtunnel.cli.options import (
     TEXT,
     AsJson,
@@ -248,6 +259,7 @@ watch.register(app)
 new.register(app)
 hosts.register(app)
 description.register(app)
+optimizers.register(app)
 edit.register(app)
 db.register(app)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -15,12 +16,12 @@ from windtunnel.config.fleet import EnvironmentMaker, Fleet, find_fleet
 from windtunnel.config.load import LoadedConfig
 from windtunnel.config.policies import PrunerConfig
 from windtunnel.config.schema import ExperimentConfig
-from windtunnel.config.stored import dump, dump_refusal, seed_of
+from windtunnel.config.stored import dump, dump_refusal, optimizer_of, seed_of
 from windtunnel.environments import Environment
 from windtunnel.errors import ConfigError
 from windtunnel.model import FailureKind, Timeouts
 from windtunnel.objectives import directions
-from windtunnel.optimizers import Optimizer, make_optimizer
+from windtunnel.optimizers import Optimizer, default_optimizer, make_optimizer
 from windtunnel.pruners import Pruner, Pruners, make_pruner
 from windtunnel.scheduling import Scheduler
 from windtunnel.scheduling.facts import gather
@@ -31,6 +32,8 @@ from windtunnel.storage import Experiment, Storage, open_storage
 __all__ = ["Assembly", "Parts", "assemble", "make_parts"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Assembly(NamedTuple):
@@ -76,7 +79,7 @@ async def assemble(
             loaded = await _described(loaded, experiment, is_python=make_environment is not None)
         scheduler = Scheduler(
             experiment=experiment,
-            make_optimizer=_optimizer_maker(loaded.config),
+            make_optimizer=_optimizer_maker(loaded),
             make_environment=parts.make,
             make_placed=parts.make_placed,
             host_news=None if parts.fleet.operations is None else parts.fleet.operations.news,
@@ -122,7 +125,7 @@ def make_parts(
     mistakes: list[ConfigError] = []
     fleet = _noted(mistakes, lambda: find_fleet(loaded, here=here, only=only))
     made = None if fleet is None else _noted(mistakes, lambda: _environments(loaded, fleet, make_environment))
-    optimizer = _noted(mistakes, lambda: _optimizer_maker(loaded.config)(0))
+    optimizer = _noted(mistakes, lambda: _optimizer_maker(loaded)(0))
     pruner = _noted(mistakes, lambda: _pruner(loaded))
     if fleet is not None and made is not None and optimizer is not None and not mistakes:
         make, make_placed, example = made
@@ -196,19 +199,24 @@ def _experiment(loaded: LoadedConfig, store: Storage) -> AbstractAsyncContextMan
 
 
 async def _described(loaded: LoadedConfig, experiment: Experiment, *, is_python: bool) -> LoadedConfig:
-    """The same with a seed, stored for the workers that join.
+    """The same with an optimizer and a seed, stored for the workers that join.
 
-    A seed that nobody gave is that of the last run: a resumed experiment goes on with its sequence.
+    What nobody gave is that of the last run: a resumed experiment goes on with its sequence.
     """
-    config = loaded.config
-    seed = config.optimizer.seed
+    config, before = loaded.config, await experiment.stored_description()
+    name, seed = config.optimizer.name, config.optimizer.seed
+    if name is None:
+        name, reason = optimizer_of(before), "as in the session before"
+        if name is None:
+            name, reason = default_optimizer()
+        logger.info("optimizer: %s; %s", name, reason, extra={"action": "optimizer_chosen"})
     if seed is None:
-        last = seed_of(await experiment.stored_description())
+        last = seed_of(before)
         seed = secrets.randbits(32) if last is None else last
-        optimizer = config.optimizer.model_copy(update={"seed": seed})
-        loaded = replace(loaded, config=config.model_copy(update={"optimizer": optimizer}))
+    optimizer = config.optimizer.model_copy(update={"name": name, "seed": seed})
+    loaded = replace(loaded, config=config.model_copy(update={"optimizer": optimizer}))
     await experiment.describe(
-        dump_refusal(seed) if is_python else await anyio.to_thread.run_sync(dump, loaded)
+        dump_refusal(optimizer) if is_python else await anyio.to_thread.run_sync(dump, loaded)
     )
     return loaded
 
@@ -229,21 +237,26 @@ def _rule(described: PrunerConfig, config: ExperimentConfig, index: int | None) 
         raise exc.within("pruner", *(() if index is None else (index,))) from None
 
 
-def _optimizer_maker(config: ExperimentConfig) -> Callable[[int], Optimizer]:
+def _optimizer_maker(loaded: LoadedConfig) -> Callable[[int], Optimizer]:
     """Makes the optimizer of an experiment in which so many configurations were tried before."""
+    config = loaded.config
+    described = config.optimizer
 
     def make(asked: int) -> Optimizer:
         try:
             return make_optimizer(
-                config.optimizer.name,
+                described.name or default_optimizer()[0],
                 tunables=config.tunables,
                 objectives=config.objectives,
-                seed=config.optimizer.seed,
-                start_with_defaults=config.optimizer.start_with_defaults,
+                seed=described.seed,
+                start_with_defaults=described.start_with_defaults,
+                start_with=described.start_with,
                 asked=asked,
-                options=config.optimizer.options,
+                options=described.options,
             )
         except ConfigError as exc:
+            if isinstance(loaded.origin.data.get("optimizer"), list) and exc.path[:1] == ("members",):
+                exc.path = exc.path[1:]  # where it stands in the list that was written
             raise exc.within("optimizer") from None
 
     return make

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
+from pydantic import ConfigDict
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from windtunnel.config.policies import PrunerConfig
 from windtunnel.config.schema import EnvironmentConfig, ExperimentConfig, OptimizerConfig
 from windtunnel.environments.composite import ChildOptions
 from windtunnel.environments.registry import SHORT_NAMES, environment_class
-from windtunnel.optimizers.registry import OPTIMIZERS, optimizer_class
+from windtunnel.optimizers.registry import OPTIMIZERS
 from windtunnel.options import Options
 from windtunnel.pruners.registry import PRUNERS, pruner_class
 
@@ -36,10 +37,19 @@ _CONFIG_PATH: _Schema = {
 }
 
 
+class _Unknown(Options):
+    """Options of what is not installed."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 def description_schema() -> dict[str, Any]:
     """The schema of the file that ``windtunnel run`` takes."""
     environments = {name: environment_class(name).options_class for name in SHORT_NAMES}
-    optimizers = {name: optimizer_class(name).options_class for name in OPTIMIZERS}
+    optimizers = {
+        name: _Unknown if (found := offer.find()) is None else found.options_class
+        for name, offer in OPTIMIZERS.items()
+    }
     pruners = {name: pruner_class(name).options_class for name in PRUNERS}
     fixed: list[type[Options]] = [
         ExperimentConfig,

@@ -15,7 +15,7 @@ from typing import Any
 from windtunnel.config.document import Document
 from windtunnel.config.expand import Names, check_globals, expand_document
 from windtunnel.config.include import read_with_includes
-from windtunnel.config.schema import ExperimentConfig, children_of
+from windtunnel.config.schema import ExperimentConfig, children_of, optimizer_section
 from windtunnel.environments.composite import ChildOptions
 from windtunnel.errors import ConfigError
 from windtunnel.options import nearest, parse_options, parse_value, shown
@@ -283,8 +283,7 @@ def _changed(data: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str
     changed = {**data, **changes}
     if "seed" in changes:
         seed = changed.pop("seed")
-        optimizer = data.get("optimizer", {})
-        optimizer = {"name": optimizer} if isinstance(optimizer, str) else optimizer
+        optimizer = optimizer_section(data.get("optimizer", {}))
         changed["optimizer"] = {**optimizer, "seed": seed} if isinstance(optimizer, Mapping) else optimizer
     return changed
 

@@ -28,7 +28,14 @@ from windtunnel.tunables import TunableGroups
 from windtunnel.tunables.definition import CONSTRAINTS
 from windtunnel.tunables.tunable import TunableOptions
 
-__all__ = ["EnvironmentConfig", "ExperimentConfig", "OptimizerConfig", "TimeoutsConfig", "children_of"]
+__all__ = [
+    "EnvironmentConfig",
+    "ExperimentConfig",
+    "OptimizerConfig",
+    "TimeoutsConfig",
+    "children_of",
+    "optimizer_section",
+]
 
 _DEFAULTS = Timeouts()
 
@@ -99,23 +106,45 @@ class TimeoutsConfig(Options):
         return Timeouts(**dict(self))
 
 
+def optimizer_section(value: object) -> object:
+    """The ``optimizer`` section in its long form: a mapping."""
+    if isinstance(value, str):
+        return {"name": value}
+    return {"name": "mixed", "members": value} if isinstance(value, list | tuple) else value
+
+
 class OptimizerConfig(Options):
-    """Which optimizer proposes configurations. Keys that are not listed here are the optimizer's own."""
+    """Which optimizer proposes configurations. Keys that are not listed here are the optimizer's own.
+
+    A list is short for ``{name: mixed, members: [...]}``.
+    """
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(default="random", min_length=1, description="short name or dotted path; default random")
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="short name or dotted path; default tpe if Optuna is installed, otherwise random",
+    )
     seed: int | None = Field(default=None, strict=True, description="default: one is drawn")
     start_with_defaults: bool = Field(
         default=True, strict=True, description="try the defaults first; default true"
     )
+    start_with: tuple[dict[str, Any], ...] = Field(
+        default=(), description="then try these: mappings of tunable to value; default none"
+    )
 
-    short_form: ClassVar[JsonSchemaValue | None] = {"type": "string", "minLength": 1}
+    short_form: ClassVar[JsonSchemaValue | None] = {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": ["string", "object"]}},
+        ]
+    }
 
     @model_validator(mode="before")
     @classmethod
-    def _from_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
+    def _from_short(cls, value: object) -> object:
+        return optimizer_section(value)
 
     @property
     def options(self) -> dict[str, Any]:

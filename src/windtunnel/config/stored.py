@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
@@ -17,17 +18,19 @@ from typing import Any
 
 from windtunnel.config.expand import check_globals
 from windtunnel.config.load import LoadedConfig, Origin, compose
-from windtunnel.config.schema import ExperimentConfig
+from windtunnel.config.schema import ExperimentConfig, OptimizerConfig
 from windtunnel.errors import ConfigError
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["dump", "dump_refusal", "restore", "seed_of", "target_of"]
+__all__ = ["dump", "dump_refusal", "optimizer_of", "restore", "seed_of", "target_of"]
 
 _FORM = 1
 _TRIALS = ExperimentConfig.model_fields["trials"].default
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _KEPT_OVERRIDES = frozenset({"trials"})
 """The seed is kept apart, since it may be drawn; the others are each worker's own."""
+_ONCE_DEFAULT = "random"
+"""The optimizer of descriptions that name none and were stored before one was chosen."""
 _PYTHON = (
     "runs a Python function; start another worker by calling windtunnel.tune with the same experiment_id and "
     "storage in that program"
@@ -36,24 +39,30 @@ _PYTHON = (
 
 def dump(loaded: LoadedConfig) -> str:
     """JSON that ``restore`` takes; if a value cannot be kept, it says so to those who try."""
-    origin, seed = loaded.origin, loaded.config.optimizer.seed
+    origin, optimizer = loaded.origin, loaded.config.optimizer
     try:
         data = {key: _plain(value, (key,)) for key, value in origin.data.items() if key != "storage"}
     except ConfigError as exc:
-        return _text(seed=seed, refusal=f"cannot be run by another process: {exc}")
+        return _text(optimizer, refusal=f"cannot be run by another process: {exc}")
     return _text(
+        optimizer,
         source=origin.source,
         directory=str(origin.directory),
         data=data,
         globals=dict(origin.given),
         overrides={name: value for name, value in origin.changes.items() if name in _KEPT_OVERRIDES},
-        seed=seed,
     )
 
 
-def dump_refusal(seed: int | None) -> str:
+def dump_refusal(optimizer: OptimizerConfig) -> str:
     """JSON for an experiment whose environment exists in its own program only, which ``restore`` refuses."""
-    return _text(seed=seed, refusal=_PYTHON)
+    return _text(optimizer, refusal=_PYTHON)
+
+
+def optimizer_of(text: str | None) -> str | None:
+    """The name of the optimizer it was last run with, given or chosen; None if none is known."""
+    name = _parsed(text).get("optimizer", _ONCE_DEFAULT) if text is not None else None
+    return name if isinstance(name, str) else None
 
 
 def seed_of(text: str | None) -> int | None:
@@ -103,12 +112,15 @@ def restore(
         source=str(folder / Path(kept["source"]).name) if kept["source"] else "",
     )
     try:
-        return compose(origin)
+        loaded = compose(origin)
     except ConfigError as exc:
         if exc.path[:1] in {(name,) for name in given}:
             raise
         exc.source = f"the stored description of {experiment_id!r}"
         raise
+    optimizer = loaded.config.optimizer
+    optimizer = optimizer.model_copy(update={"name": optimizer.name or optimizer_of(text)})
+    return replace(loaded, config=loaded.config.model_copy(update={"optimizer": optimizer}))
 
 
 def _folder(experiment_id: str, was: str, given: str | PathLike[str] | None) -> Path:
@@ -123,8 +135,8 @@ def _folder(experiment_id: str, was: str, given: str | PathLike[str] | None) -> 
     )
 
 
-def _text(**parts: object) -> str:
-    return json.dumps({"form": _FORM, **parts})
+def _text(optimizer: OptimizerConfig, **parts: object) -> str:
+    return json.dumps({"form": _FORM, "optimizer": optimizer.name, "seed": optimizer.seed, **parts})
 
 
 def _parsed(text: str) -> dict[str, Any]:

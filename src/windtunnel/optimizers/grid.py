@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from pydantic import Field
 
-from windtunnel.objectives import Objective
-from windtunnel.optimizers.base import Optimizer
+from windtunnel.optimizers.base import Given, Optimizer
 from windtunnel.options import Options
 from windtunnel.tunables import TunableGroups, TunableValue
 from windtunnel.tunables.convert import grid_values
@@ -30,8 +29,8 @@ class GridSearch(Optimizer):
     """Proposes every combination of the tunables' grid values once, then nothing.
 
     A suggestion is the mixed-radix decoding of its cell's number. Tunables of the most costly groups change
-    least often, and among equals the last declared changes most often. Defaults that were proposed first are
-    not proposed again.
+    least often, and among equals the last declared changes most often. What was proposed first, such as the
+    defaults, is not proposed again.
 
     Of the cells that differ only in tunables that are not active the first counts. A cell that does not, or
     that violates a constraint, is skipped together with all that agree with it on the tunables to blame and
@@ -44,23 +43,9 @@ class GridSearch(Optimizer):
     learns = False
     options_class: ClassVar[type[Options]] = _GridOptions
 
-    def __init__(
-        self,
-        *,
-        tunables: TunableGroups,
-        objectives: Mapping[str, Objective],
-        seed: int | None = None,
-        start_with_defaults: bool = True,
-        asked: int = 0,
-        points: int = 5,
-    ) -> None:
-        super().__init__(
-            tunables=tunables,
-            objectives=objectives,
-            seed=seed,
-            start_with_defaults=start_with_defaults,
-            asked=asked,
-        )
+    def __init__(self, *, points: int = 5, **given: Unpack[Given]) -> None:
+        super().__init__(**given)
+        tunables = self.tunables
         by_cost = sorted(tunables.groups.values(), key=lambda group: -group.cost)
         self._axes: dict[str, list[TunableValue]] = {
             tunable.name: grid_values(tunable, points) for group in by_cost for tunable in group.tunables
@@ -68,7 +53,6 @@ class GridSearch(Optimizer):
         self._constraints = [(self._block(one.names), one) for one in tunables.constraints]
         conditional = [name for name, tunable in tunables.tunables.items() if tunable.when]
         self._conditions = [(self._block([name]), name) for name in conditional]
-        self._defaults = tunables.defaults() if start_with_defaults else None
         self._cells: Iterator[TunableGroups] | None = None
 
     @property
@@ -78,7 +62,7 @@ class GridSearch(Optimizer):
 
     def _ask(self, index: int, count: int) -> Sequence[TunableGroups]:
         if self._cells is None:
-            self._cells = self._cells_after(index - 1 if self.start_with_defaults else index)
+            self._cells = self._cells_after(index - len(self.first))
         return list(islice(self._cells, count))
 
     def _cells_after(self, count: int) -> Iterator[TunableGroups]:
@@ -86,8 +70,11 @@ class GridSearch(Optimizer):
         if self._constraints or self._conditions:
             yield from islice(self._cells_from(0), count, None)
         else:
-            default = None if self._defaults is None else self._cell_of(self._defaults)
-            yield from self._cells_from(count if default is None or count < default else count + 1)
+            cell = count
+            proposed = {place for one in self.first if (place := self._cell_of(one)) is not None}
+            for place in sorted(proposed):
+                cell += place <= cell
+            yield from self._cells_from(cell)
 
     def _cells_from(self, cell: int) -> Iterator[TunableGroups]:
         rejections = Rejections(_REJECTED)
@@ -102,7 +89,7 @@ class GridSearch(Optimizer):
                 cell = (cell // block + 1) * block
                 continue
             cell += 1
-            if configuration != self._defaults:
+            if configuration not in self.first:
                 rejections = Rejections(_REJECTED)
                 yield configuration
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from pydantic import Field
 
-from windtunnel.objectives import Objective
-from windtunnel.optimizers.base import Optimizer
+from windtunnel.optimizers.base import Given, Optimizer
 from windtunnel.options import Options
 from windtunnel.tunables import TunableGroups
 
@@ -32,20 +31,10 @@ class OneShot(Optimizer):
     learns = False
     options_class: ClassVar[type[Options]] = _OneShotOptions
 
-    def __init__(
-        self,
-        *,
-        tunables: TunableGroups,
-        objectives: Mapping[str, Objective],
-        seed: int | None = None,
-        start_with_defaults: bool = False,
-        asked: int = 0,
-        values: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            tunables=tunables, objectives=objectives, seed=seed, start_with_defaults=False, asked=asked
-        )
-        self._only = tunables.choose(values or {})
+    def __init__(self, *, values: Mapping[str, Any] | None = None, **given: Unpack[Given]) -> None:
+        given["start_with_defaults"] = False
+        super().__init__(**given)
+        self._only = self.tunables.choose(values or {})
 
     def _ask(self, index: int, count: int) -> Sequence[TunableGroups]:
-        return [self._only] if index == 0 else []
+        return [self._only] if index == len(self.first) else []

@@ -3,33 +3,79 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 from windtunnel.errors import ConfigError
 from windtunnel.objectives import Objective
 from windtunnel.optimizers.base import Optimizer
-from windtunnel.optimizers.grid import GridSearch
-from windtunnel.optimizers.oneshot import OneShot
-from windtunnel.optimizers.random import RandomSearch
 from windtunnel.options import nearest, parse_options
 from windtunnel.tunables import TunableGroups
 
-__all__ = ["OPTIMIZERS", "make_optimizer", "optimizer_class"]
+__all__ = ["OPTIMIZERS", "Offer", "default_optimizer", "make_optimizer", "optimizer_class"]
 
-OPTIMIZERS: Mapping[str, type[Optimizer]] = {"grid": GridSearch, "oneshot": OneShot, "random": RandomSearch}
+
+class Offer(NamedTuple):
+    """An optimizer that has a short name.
+
+    :ivar place: the class, below this package; it is imported when it is wanted.
+    :ivar purpose: what it is for, in some words.
+    :ivar extra: of windtunnel, which installs what it needs; None if it needs nothing.
+    :ivar needs: modules that must be there.
+    """
+
+    place: str
+    purpose: str
+    extra: str | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> list[str]:
+        """What it needs that is not installed."""
+        return [module for module in self.needs if find_spec(module) is None]
+
+    def find(self) -> type[Optimizer] | None:
+        """The class; None if its module needs something that is not installed."""
+        module_name, _, class_name = f"{__package__}.{self.place}".rpartition(".")
+        try:
+            found: type[Optimizer] = getattr(import_module(module_name), class_name)
+        except ImportError:
+            return None
+        return found
+
+
+OPTIMIZERS: Mapping[str, Offer] = {
+    "tpe": Offer("optuna.TPE", "most searches, and the default", "optuna", ("optuna",)),
+    "gp": Offer("optuna.GP", "up to some 100 dear trials", "gp", ("optuna", "scipy", "torch")),
+    "cmaes": Offer("optuna.CMAES", "many trials of ranges, one objective", "optuna", ("optuna", "cmaes")),
+    "nsga2": Offer("optuna.NSGA2", "many trials, several objectives", "optuna", ("optuna",)),
+    "qmc": Offer("qmc.QuasiRandom", "even coverage, without learning", "optuna", ("scipy",)),
+    "random": Offer("random.RandomSearch", "a baseline; the default without Optuna"),
+    "grid": Offer("grid.GridSearch", "all combinations of some values"),
+    "manual": Offer("manual.Manual", "given configurations, again and again"),
+    "mixed": Offer("mixed.Mixed", "several optimizers, in turn or interleaved"),
+    "oneshot": Offer("oneshot.OneShot", "one configuration: a benchmark, no search"),
+}
 
 
 def optimizer_class(name: str) -> type[Optimizer]:
     """The optimizer of this name.
 
-    :param name: ``random``, ``grid``, ``oneshot``, or the dotted path of a subclass of ``Optimizer``.
-    :raises ConfigError: if there is no such class or it is not an optimizer.
+    :param name: one of ``OPTIMIZERS``, or the dotted path of a subclass of ``Optimizer``.
+    :raises ConfigError: if there is no such class, it is not an optimizer, or something it needs is missing.
     """
-    if name in OPTIMIZERS:
-        return OPTIMIZERS[name]
-    module_name, _, class_name = name.rpartition(".")
+    place = name
+    if (offer := OPTIMIZERS.get(name)) is not None:
+        if offer.missing:
+            raise ConfigError(
+                f"optimizer {name!r} needs {' and '.join(offer.missing)}, which is not installed; "
+                f"install it with: pip install 'windtunnel[{offer.extra}]'",
+                path=("name",),
+            )
+        place = f"{__package__}.{offer.place}"
+    module_name, _, class_name = place.rpartition(".")
     if not module_name:
         raise ConfigError(f"no optimizer {name!r}{nearest(name, OPTIMIZERS)}", path=("name",))
     found = getattr(_module(module_name, name), class_name, None)
@@ -41,6 +87,13 @@ def optimizer_class(name: str) -> type[Optimizer]:
     return found
 
 
+def default_optimizer() -> tuple[str, str]:
+    """The optimizer of an experiment that names none, and why it is that one."""
+    if OPTIMIZERS["tpe"].missing:
+        return "random", "Optuna is not installed: pip install 'windtunnel[optuna]' for tpe"
+    return "tpe", "Optuna is installed"
+
+
 def make_optimizer(
     name: str,
     *,
@@ -48,6 +101,7 @@ def make_optimizer(
     objectives: Mapping[str, Objective],
     seed: int | None = None,
     start_with_defaults: bool = True,
+    start_with: Sequence[Mapping[str, Any]] = (),
     asked: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Optimizer:
@@ -64,6 +118,7 @@ def make_optimizer(
         objectives=objectives,
         seed=seed,
         start_with_defaults=start_with_defaults,
+        start_with=start_with,
         asked=asked,
         **dict(parsed),
     )

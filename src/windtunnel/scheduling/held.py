@@ -77,6 +77,11 @@ class HeldTrials:
     def __iter__(self) -> Iterator[Held]:
         return iter(tuple(self._held.values()))
 
+    @property
+    def storing(self) -> int:
+        """How many have ended and have no outcome stored yet."""
+        return sum(held.step == "storing" for held in self)
+
     def __contains__(self, trial_id: object) -> bool:
         return trial_id in self._held
 

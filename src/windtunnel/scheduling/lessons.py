@@ -93,13 +93,18 @@ class Lessons:
         """Tell the optimizer what is stored; what ends meanwhile is kept back, or it would count twice."""
         history = await self._experiment.load()  # also of experiments that were merged in
         known = set(history.trial_ids)
+        pending = [
+            trial
+            async for trial in self._experiment.pending_trials(_EVER, running=True)
+            if trial.trial_id not in known
+        ]
         self._unfinished = set(range(1, total + 1)) - known
         if self._adaptive is not None:
             # What has ended since then is heard of as what ends later is.
             runs = [Run(*run) for run in await self._experiment.runs() if run.trial_id in known]
-            await self._begin_repeats(self._adaptive, runs)
+            self._begin_repeats(self._adaptive, runs, pending)
             history = self._with_sums(history, {run.trial_id: run.config_id for run in runs})
-        await self._proposer.tell(history)
+        await self._proposer.tell(_with_pending(history, pending))
         self._early = [one for one in self._early or [] if one.trial_id not in known]
 
     def _with_sums(self, history: History, config_of: Mapping[int, int]) -> History:
@@ -185,7 +190,9 @@ class Lessons:
     def _listens(self) -> bool:
         return self._proposer.learns or self._adaptive is not None
 
-    async def _begin_repeats(self, adaptive: AdaptiveRepeats, runs: Sequence[Run]) -> None:
+    def _begin_repeats(
+        self, adaptive: AdaptiveRepeats, runs: Sequence[Run], pending: Sequence[Trial]
+    ) -> None:
         """Learn of every run there was, and of those that wait or run."""
         self._repeats = Repeats(adaptive, self._direction, least=self._least)
         self._under_way.clear()
@@ -193,9 +200,7 @@ class Lessons:
         for run in runs:
             self._repeats.add(run)
         ended = {one.trial_id for one in self._early or []} | {run.trial_id for run in runs}
-        async for trial in self._experiment.pending_trials(_EVER, running=True):
-            if trial.trial_id not in ended:
-                self._count([trial])
+        self._count([trial for trial in pending if trial.trial_id not in ended])
 
     def _count(self, trials: Sequence[Trial]) -> None:
         """These are under way. What others have added is not known to be, before it has ended."""
@@ -207,3 +212,13 @@ class Lessons:
         stored = await self._experiment.load_tunable_config(config_id)
         known = self._experiment.tunables
         return known.assign({name: value for name, value in stored.items() if name in known})
+
+
+def _with_pending(history: History, pending: Sequence[Trial]) -> History:
+    """All in the order of their ids, which is the order in which they were proposed."""
+    rows = [
+        *zip(*history, strict=True),
+        *((trial.trial_id, dict(trial.tunables), None, trial.status) for trial in pending),
+    ]
+    rows.sort(key=lambda row: (row[0] > 0, max(0, row[0])))  # merged ones first, as they are
+    return History(*map(list, zip(*rows, strict=True))) if rows else history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
@@ -20,6 +21,9 @@ R = TypeVar("R")
 
 MakeOptimizer = Callable[[int], Optimizer]
 """Makes an optimizer, given how many configurations were taken before."""
+
+_PATIENCE_S = 0.1
+"""An optimizer that learns is asked for as much as it thinks of in this time: no free slot waits longer."""
 
 _Lesson = tuple[int, dict[str, Any], dict[str, Any] | None, Status]
 
@@ -40,6 +44,7 @@ class Proposer:
         self._untold: list[_Lesson] = []
         # An engine that thinks for ever keeps its thread, and nothing else: a stop does not wait for it.
         self._thread = anyio.CapacityLimiter(1)
+        self._at_once = 1
         self.learns = False
         self.problem: Exception | None = None
 
@@ -60,15 +65,21 @@ class Proposer:
             self._untold.append((trial_id, dict(config), None if metrics is None else dict(metrics), status))
 
     async def ask(self, count: int) -> list[TunableGroups]:
-        """New suggestions; none from an optimizer that fails."""
+        """New suggestions, at most so many and fewer if they take long; none from an optimizer that fails."""
         await self.learn()
         if self.problem is not None or self._optimizer is None:
             return []
+        if self.learns:
+            count = min(count, self._at_once)
+        began = time.monotonic()
         try:
-            return self._checked(await self._call(self._optimizer.ask, count))
+            suggestions = self._checked(await self._call(self._optimizer.ask, count))
         except Exception as exc:  # noqa: BLE001 - whatever an engine raises
             self._fail(exc)
             return []
+        took_s = max(time.monotonic() - began, 1e-6)
+        self._at_once = max(1, int(_PATIENCE_S * len(suggestions) / took_s))
+        return suggestions
 
     async def learn(self) -> None:
         """Tell the optimizer what has finished since it was last told, in the order of completion."""

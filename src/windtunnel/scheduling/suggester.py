@@ -192,6 +192,8 @@ class Suggester:
         return True
 
     def _suggestions_due(self, free: int) -> int:
+        if self._lessons.learns:
+            free -= self._held.storing  # their slots are free, but what they came to is not learnt yet
         return policy.suggestions_due(
             total=self._ledger.total,
             budget=self._ledger.target,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -47,6 +47,20 @@ class OptimizerContract:
         """The factory of the optimizer under test."""
         raise NotImplementedError("a subclass of OptimizerContract gives the fixture 'make'")
 
+    budget: int = 40
+    """Suggestions that a test takes at most; fewer for an engine that takes its time."""
+
+    @pytest.fixture
+    def conditional(self) -> TunableGroups:
+        """Tunables that depend on each other, and a constraint that one configuration in four keeps."""
+        params = {
+            "kind": {"type": "categorical", "values": ["lru", "fifo"], "default": "lru"},
+            "size": {"type": "int", "range": [1, 1000], "default": 10, "when": {"kind": "lru"}},
+            "low": {"type": "float", "range": [0, 1], "default": 0.1},
+            "high": {"type": "float", "range": [0, 1], "default": 0.9},
+        }
+        return TunableGroups({"all": {"params": params}}, constraints=["low <= high * 0.5"])
+
     @pytest.fixture
     def space(self) -> TunableGroups:
         """Tunables of each type."""
@@ -54,6 +68,7 @@ class OptimizerContract:
             "cache": {"type": "int", "range": [64, 65536], "log": True, "default": 2048},
             "ratio": {"type": "float", "range": [0, 1], "default": 0.5},
             "limit": {"type": "int", "range": [1, 100], "special": [-1], "default": -1},
+            "steps": {"type": "int", "range": [0, 1000], "quantization_bins": 11, "default": 0},
             "mode": {"type": "categorical", "values": ["delete", "wal"], "default": "wal"},
         }
         return TunableGroups({"all": {"cost": 1, "params": params}})
@@ -122,8 +137,9 @@ class OptimizerContract:
 
     def test_an_exhausted_one_stays_exhausted(self, make: OptimizerFactory, space: TunableGroups) -> None:
         optimizer = make(tunables=space, objectives=OBJECTIVES, seed=1)
-        if len(optimizer.ask(2000)) == 2000:
-            pytest.skip(f"{type(optimizer).__name__} is not exhausted by 2000 suggestions")
+        many = self.budget if optimizer.learns else 2000
+        if len(optimizer.ask(many)) == many:
+            pytest.skip(f"{type(optimizer).__name__} is not exhausted by {many} suggestions")
         assert optimizer.ask(1) == []
 
     def test_telling_a_trial_again_changes_nothing(
@@ -139,13 +155,153 @@ class OptimizerContract:
         twice.tell(history)
         assert once.ask(5) == twice.ask(5)
 
+    # What is under way, what failed, and going on after a stop
 
-def _outcomes(suggestions: Sequence[TunableGroups]) -> History:
-    """One trial for each suggestion, the first of which failed."""
-    count = len(suggestions)
+    def test_configurations_that_are_under_way_are_not_proposed_again(
+        self, make: OptimizerFactory, space: TunableGroups
+    ) -> None:
+        optimizer = make(tunables=space, objectives=OBJECTIVES, seed=5)
+        self._skip_unless_it_learns(optimizer)
+        _told(optimizer, self.budget // 2)
+        asked = [one for _ in range(5) for one in optimizer.ask(self.budget // 5)]
+        assert len(set(asked)) == len(asked) == self.budget // 5 * 5
+
+    def test_what_an_earlier_session_left_under_way_is_not_proposed_again(
+        self, make: OptimizerFactory, space: TunableGroups
+    ) -> None:
+        first = make(tunables=space, objectives=OBJECTIVES, seed=5)
+        self._skip_unless_it_learns(first)
+        left = first.ask(8)
+        second = make(tunables=space, objectives=OBJECTIVES, seed=5, asked=8)
+        second.tell(_outcomes(left, [Status.RUNNING, Status.PENDING] * 4))
+        assert not set(left) & set(second.ask(8))
+
+    def test_a_space_with_fewer_configurations_than_asked_for_is_no_error(
+        self, make: OptimizerFactory
+    ) -> None:
+        tiny = TunableGroups(
+            {"g": {"params": {"x": {"type": "categorical", "values": ["a", "b", "c"], "default": "a"}}}}
+        )
+        optimizer = make(tunables=tiny, objectives=OBJECTIVES, seed=1)
+        self._skip_unless_it_learns(optimizer)
+        assert {one["x"] for one in _told(optimizer, 12)} == set("abc")
+
+    def test_failed_timed_out_and_aborted_trials_are_no_results(
+        self, make: OptimizerFactory, space: TunableGroups
+    ) -> None:
+        optimizer = make(tunables=space, objectives=OBJECTIVES, seed=3)
+        self._skip_unless_it_learns(optimizer)
+        kinds = (Status.FAILED, Status.TIMED_OUT, Status.CANCELED, Status.CANCELED, Status.SUCCEEDED)
+        told = 0
+        for number in range(self.budget // 5):
+            suggestions = optimizer.ask(5)
+            scores = [None, None, None, {"score": 7.0}, {"score": float(number)}]
+            optimizer.tell(_outcomes(suggestions, kinds, scores, first=told + 1))
+            told += 5
+        assert len(optimizer.ask(5)) == 5
+
+    def test_each_run_of_a_configuration_is_learnt_from(
+        self, make: OptimizerFactory, space: TunableGroups
+    ) -> None:
+        optimizer = make(tunables=space, objectives=OBJECTIVES, seed=3)
+        self._skip_unless_it_learns(optimizer)
+        suggestions = optimizer.ask(4)
+        for run in range(3):
+            scores = [{"score": float(run + i)} for i in range(4)]
+            optimizer.tell(_outcomes(suggestions, [Status.SUCCEEDED] * 4, scores, first=1 + 4 * run))
+        assert not set(optimizer.ask(4)) & set(suggestions)
+
+    @pytest.mark.parametrize("stop", [1, 13, 21])
+    def test_one_that_was_stopped_goes_on_as_if_it_never_was(
+        self, make: OptimizerFactory, space: TunableGroups, stop: int
+    ) -> None:
+        whole = make(tunables=space, objectives=OBJECTIVES, seed=11)
+        self._skip_unless_it_learns(whole)
+        if not whole.resumes:
+            pytest.skip(f"{type(whole).__name__} goes on from what it was told, with other suggestions")
+        everything = _told(whole, 26)
+        resumed = make(tunables=space, objectives=OBJECTIVES, seed=11, asked=stop)
+        resumed.tell(_results(everything[:stop]))
+        assert _told(resumed, 26 - stop) == everything[stop:]
+
+    def test_trials_outside_the_space_are_left_out(
+        self, make: OptimizerFactory, space: TunableGroups
+    ) -> None:
+        optimizer = make(tunables=space, objectives=OBJECTIVES, seed=3)
+        self._skip_unless_it_learns(optimizer)
+        foreign = [{**space, "ratio": 7.0}, {**space, "no_such_tunable": 1}]
+        scores: list[dict[str, Any] | None] = [{"score": -1e9}] * 2
+        optimizer.tell(History([-1, -2], foreign, scores, [Status.SUCCEEDED] * 2))
+        assert all(space.assign(one) == one for one in optimizer.ask(5))
+
+    # What the space says
+
+    def test_the_grid_of_a_quantized_range_and_special_values_are_kept(
+        self, make: OptimizerFactory, space: TunableGroups
+    ) -> None:
+        optimizer = make(tunables=space, objectives=OBJECTIVES, seed=2)
+        given = _told(optimizer, self.budget) if optimizer.learns else optimizer.ask(self.budget)
+        if len(given) < self.budget or len({one["ratio"] for one in given}) < self.budget // 4:
+            pytest.skip(f"{type(optimizer).__name__} does not go through the space")
+        assert {int(one["steps"]) % 100 for one in given} == {0}
+        assert -1 in {one["limit"] for one in given}
+        assert all(one["limit"] == -1 or 1 <= int(one["limit"]) <= 100 for one in given)
+
+    def test_conditions_and_constraints_are_kept(
+        self, make: OptimizerFactory, conditional: TunableGroups
+    ) -> None:
+        optimizer = make(tunables=conditional, objectives=OBJECTIVES, seed=2)
+        given = _told(optimizer, self.budget) if optimizer.learns else optimizer.ask(self.budget)
+        assert all(one.is_feasible for one in given)
+        assert all(one["kind"] == "lru" or one["size"] == 10 for one in given)
+
+    @staticmethod
+    def _skip_unless_it_learns(optimizer: Optimizer) -> None:
+        if not optimizer.learns:
+            pytest.skip(f"{type(optimizer).__name__} does not learn")
+
+
+def _told(optimizer: Optimizer, count: int) -> list[TunableGroups]:
+    """So many suggestions, one after the other, each told before the next is asked for."""
+    given: list[TunableGroups] = []
+    for number in range(optimizer.asked, optimizer.asked + count):
+        suggestions = optimizer.ask(1)
+        optimizer.tell(_results(suggestions, first=number + 1))
+        given += suggestions
+    return given
+
+
+def _results(suggestions: Sequence[TunableGroups], first: int = 1) -> History:
+    """Trials of which every seventh failed; the score is made up of all values."""
+    numbers = range(first, first + len(suggestions))
+    scores = [
+        {"score": sum(len(str(value)) if isinstance(value, str) else value for value in one.values())}
+        for one in suggestions
+    ]
+    status = [Status.SUCCEEDED if number % 7 else Status.FAILED for number in numbers]
     return History(
-        trial_ids=list(range(1, count + 1)),
+        list(numbers),
+        [dict(one) for one in suggestions],
+        [score if one.is_succeeded else None for score, one in zip(scores, status, strict=True)],
+        status,
+    )
+
+
+def _outcomes(
+    suggestions: Sequence[TunableGroups],
+    status: Sequence[Status] | None = None,
+    scores: Sequence[dict[str, Any] | None] | None = None,
+    *,
+    first: int = 1,
+) -> History:
+    """One trial for each suggestion; unless said otherwise the first failed, and the others succeeded."""
+    count = len(suggestions)
+    if status is None:
+        status = [Status.SUCCEEDED if i else Status.FAILED for i in range(count)]
+        scores = [{"score": float(i)} if i else None for i in range(count)]
+    return History(
+        trial_ids=list(range(first, first + count)),
         configs=[dict(suggestion) for suggestion in suggestions],
-        scores=[{"score": float(i)} if i else None for i in range(count)],
-        status=[Status.SUCCEEDED if i else Status.FAILED for i in range(count)],
+        scores=list(scores or [None] * count),
+        status=list(status),
     )

@@ -2,7 +2,8 @@
 
 A configuration is a point of the unit cube, with one axis for each tunable in the order of declaration.
 
-* A categorical, or a quantized range, cuts its axis into equal buckets, one for each value.
+* A categorical cuts its axis into buckets, one for each value, as wide as its weight says.
+* A quantized range cuts it into equal ones.
 * Any other range is laid out evenly along its axis; in the logarithm if the tunable says so.
 * Special values take the lower end of the axis, each a bucket as wide as it is likely, and the range takes
   the rest (as in LlamaTune, Kanellis et al., VLDB 2022). What has weight 0 has no place in the cube.
@@ -11,7 +12,7 @@ A configuration is a point of the unit cube, with one axis for each tunable in t
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
@@ -24,7 +25,7 @@ from windtunnel.tunables.tunable import Tunable, TunableValue
 if TYPE_CHECKING:
     import random
 
-__all__ = ["from_unit", "grid_values", "sample", "to_unit"]
+__all__ = ["from_unit", "grid_values", "place_of", "sample", "to_unit", "value_at"]
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def to_unit(groups: TunableGroups) -> list[float]:
     ``from_unit`` gives the same values back, but for the rounding of floats and of ints beyond 50 bits. A
     value off its quantization grid comes back as the nearest one on it.
     """
-    return [_coordinate(groups.tunables[name], value) for name, value in groups.items()]
+    return [place_of(groups.tunables[name], value) for name, value in groups.items()]
 
 
 def from_unit(groups: TunableGroups, vector: Sequence[float]) -> TunableGroups:
@@ -54,7 +55,7 @@ def from_unit(groups: TunableGroups, vector: Sequence[float]) -> TunableGroups:
     for tunable, coordinate in zip(groups.tunables.values(), vector, strict=True):
         if not 0 <= coordinate <= 1:
             raise TunableError(f"tunable {tunable.name!r}: expected a number in [0, 1], found {coordinate!r}")
-        values[tunable.name] = _value(tunable, coordinate)
+        values[tunable.name] = value_at(tunable, coordinate)
     return groups.assign(values)
 
 
@@ -91,9 +92,11 @@ def _draw(tunable: Tunable, rng: random.Random) -> TunableValue:
     return _in_range(tunable, tunable.distribution.draw(rng))
 
 
-def _coordinate(tunable: Tunable, value: TunableValue) -> float:
+def place_of(tunable: Tunable, value: TunableValue) -> float:
+    """Where a value stands on the tunable's axis, from 0 to 1: in the middle of its bucket, if it has one."""
     if isinstance(value, str):
-        return _middle(tunable.values.index(value), len(tunable.values))
+        index, edges = tunable.values.index(value), _category_edges(tunable)
+        return (edges[index] + edges[index + 1]) / 2
     edges = _special_edges(tunable)
     if tunable.is_special(value):
         index = tunable.special.index(value)
@@ -101,14 +104,22 @@ def _coordinate(tunable: Tunable, value: TunableValue) -> float:
     return edges[-1] + (1 - edges[-1]) * _position(tunable, value)
 
 
-def _value(tunable: Tunable, coordinate: float) -> TunableValue:
+def value_at(tunable: Tunable, place: float) -> TunableValue:
+    """The value that stands at a place from 0 to 1 on the tunable's axis."""
     if tunable.is_categorical:
-        return _bucket(tunable.values, coordinate)
-    special = _bucket_of_share(tunable, coordinate)
+        return tunable.values[bisect_right(_category_edges(tunable), place, 1, len(tunable.values)) - 1]
+    special = _bucket_of_share(tunable, place)
     if special is not None:
         return tunable.special[special]
     start = _special_edges(tunable)[-1]
-    return _in_range(tunable, (coordinate - start) / (1 - start))
+    return _in_range(tunable, (place - start) / (1 - start))
+
+
+def _category_edges(tunable: Tunable) -> list[float]:
+    """Where the buckets of a categorical's values begin, and where the last one ends."""
+    weights = tunable.values_weights or (1.0,) * len(tunable.values)
+    total = sum(weights)
+    return [edge / total for edge in accumulate(weights, initial=0.0)]
 
 
 def _special_edges(tunable: Tunable) -> list[float]:
