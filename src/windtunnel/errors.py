@@ -15,6 +15,7 @@
     │       ├── HostKeyRefused   it does not prove to be the host we know
     │       ├── LoginRefused     it does not let us in
     │       └── HostLost         it was lost while something was under way
+    ├── LoadFailed               a load test could not be run
     ├── OptimizerError           an optimizer could not propose or learn
     └── StorageError             the database, or what was asked of it
         ├── NotADatabase         the file is something else
@@ -45,6 +46,7 @@ __all__ = [
     "HostKeyRefused",
     "HostLost",
     "HostUnreachable",
+    "LoadFailed",
     "LoginRefused",
     "MergeCycle",
     "MissingService",
@@ -254,6 +256,10 @@ class HostLost(HostFailed):
     def __init__(self, host: str, *, doing: str, reason: str) -> None:
         self.doing = doing
         super().__init__(host, f"the connection was lost while {doing}: {reason}")
+
+
+class LoadFailed(WindtunnelError):
+    """A load test could not be run: its target cannot be reached, or no generator is left."""
 
 
 class OptimizerError(WindtunnelError):

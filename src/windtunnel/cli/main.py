@@ -20,6 +20,7 @@ from windtunnel.cli import (
     description,
     edit,
     hosts,
+    load,
     new,
     optimizers,
     resume,
@@ -77,6 +78,7 @@ def _windtunnel(
       windtunnel demo                    a real experiment, in under a minute
       windtunnel run experiment.yaml     run, or resume, what a file describes
       windtunnel worker my-experiment    help to run it, from here or from another machine
+      windtunnel load URL --rate 100     a load test, alone
       windtunnel list                    the experiments of a database
       windtunnel show my-experiment      what came of one
 
@@ -262,6 +264,7 @@ description.register(app)
 optimizers.register(app)
 edit.register(app)
 db.register(app)
+load.register(app)
 
 
 class Format(enum.StrEnum):

@@ -1,0 +1,427 @@
+"""HTTP/1.1 from callbacks: one request at a time on each connection, no task or future for any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self, cast
+
+import anyio
+import httptools
+
+from windtunnel.errors import LoadFailed
+from windtunnel.loadgen.client import Client
+from windtunnel.loadgen.recorder import ErrorKind, Recorder
+
+__all__ = ["Answer", "HttpClient", "HttpStep", "Origin"]
+
+_HEAD = 16_384
+"""Bytes of an unfinished answer that are kept, to tell how it was to end."""
+_BODY = 1 << 20
+"""Bytes of a body that checks can see."""
+_FINAL = 200
+_BAD = 400
+
+
+class Origin(NamedTuple):
+    """Where requests go.
+
+    :ivar tls: None for plain HTTP.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+
+class Answer(NamedTuple):
+    """What a check sees.
+
+    :ivar headers: their names in lower case.
+    :ivar body: its first mebibyte.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpStep(NamedTuple):
+    """One request of a session, ready to be sent.
+
+    :ivar payload: the bytes, or what makes them from the values of the session.
+    :ivar latencies: where its latency is noted.
+    :ivar problem: what is wrong with an answer, or None; without it, a status of 400 or above is.
+    :ivar save: values for later steps from an answer.
+    """
+
+    payload: bytes | Callable[[Mapping[str, Any]], bytes]
+    latencies: list[int]
+    problem: Callable[[Answer], tuple[ErrorKind, str] | None] | None = None
+    save: Callable[[Answer], Mapping[str, Any]] | None = None
+    think_s: float = 0.0
+    is_head: bool = False
+
+    @property
+    def looks_inside(self) -> bool:
+        return self.problem is not None or self.save is not None or self.is_head
+
+
+class Session(NamedTuple):
+    """What one arrival does.
+
+    :ivar values: for the payloads that want some.
+    """
+
+    steps: Sequence[HttpStep]
+    values: Mapping[str, Any] = {}
+
+
+class _Connection(asyncio.Protocol):
+    """A slot: a connection, made when it is needed and made again when the server has closed it."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+        self._recorder = client.recorder
+        self._only = client.only
+        self._transport: asyncio.Transport | None = None
+        self._busy = False
+        self._due = 0
+        self._complete = 0
+        self._status = 0
+        self._steps: Sequence[HttpStep] = ()
+        self._values: Mapping[str, Any] = {}
+        self._at = 0
+        self._unfinished = b""
+        self._pause: asyncio.TimerHandle | None = None
+        self.since = 0
+        self.received = 0
+
+    def begin(self, due: int, now: int) -> None:
+        self._due = due
+        self._steps, self._values = self._only or self._client.next_session()
+        self._at = 0
+        self._send(now)
+
+    def _send(self, now: int) -> None:
+        self.since = now
+        self._busy = True
+        if self._transport is None:
+            self._client.connect(self)
+            return
+        payload = self._steps[self._at].payload
+        if not isinstance(payload, bytes):
+            payload = payload(self._values)
+        self._transport.write(payload)
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # TCP gives no other
+        self._renew()
+        if self._busy:
+            self._send(self.since)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as exc:
+            self._garbled(f"{type(exc).__name__}: {exc}")
+            return
+        if self._complete:
+            self._answered()
+        elif len(self._unfinished) < _HEAD:
+            self._unfinished += data[:_HEAD]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if not self._busy or self._pause is not None:
+            return
+        if exc is None and _ends_with_connection(self._unfinished):
+            self._status = self._parser.get_status_code()
+            self._complete = 1
+            self._answered()
+        else:
+            so_far = "in mid-answer" if self._unfinished else "before it answered"
+            self._fail(
+                ErrorKind.RESET, f"the server closed the connection {so_far}{f': {exc}' if exc else ''}"
+            )
+
+    # What the parser calls
+
+    def on_message_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        if self._status >= _FINAL:  # one like 100 (Continue) announces another
+            self._complete += 1
+
+    # The course of a request
+
+    def _renew(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._feed = self._parser.feed_data
+        self._complete = 0
+        self._unfinished = b""
+
+    def _answered(self) -> None:
+        if self._complete > 1 or not self._busy:
+            self._garbled("an answer that nothing was asked for")
+            return
+        self._complete = 0
+        status = self._status
+        self._unfinished = b""
+        now = time.monotonic_ns()
+        step = self._steps[self._at]
+        if self._due >= self._recorder.measured_from:
+            step.latencies.append(now - self._due)
+            if status >= _BAD or step.problem is not None:
+                self._judge(step, status)
+        if step.save is not None:
+            self._values = {**self._values, **step.save(self._answer(status))}
+        if not self._parser.should_keep_alive():
+            self._part()
+        elif step.is_head:
+            self._renew()
+        self._at += 1
+        if self._at < len(self._steps):
+            self._go_on(now, step.think_s)
+            return
+        self._busy = False
+        self._client.freed(self, now)
+
+    def _judge(self, step: HttpStep, status: int) -> None:
+        """Note what is wrong with an answer."""
+        if step.problem is None:
+            self._recorder.failed(ErrorKind.STATUS, self._due, f"status {status}")
+        elif (problem := step.problem(self._answer(status))) is not None:
+            kind, message = problem
+            self._recorder.failed(kind, self._due, message)
+
+    def _go_on(self, now: int, think_s: float) -> None:
+        if think_s:
+            loop = asyncio.get_running_loop()
+            self._pause = loop.call_later(think_s, self._next_step)
+        else:
+            self._due = now
+            self._recorder.unscheduled += 1
+            self._send(now)
+
+    def _next_step(self) -> None:
+        self._pause = None
+        self._go_on(time.monotonic_ns(), 0)
+
+    def _answer(self, status: int) -> Answer:
+        return Answer(status, {}, b"")
+
+    def _garbled(self, message: str) -> None:
+        was_busy = self._busy
+        self._hang_up()
+        if was_busy:
+            self._fail(ErrorKind.PROTOCOL, f"the answer is not HTTP: {message}")
+
+    def _fail(self, kind: ErrorKind, message: str) -> None:
+        self._recorder.failed(kind, self._due, message)
+        self._busy = False
+        self._client.freed(self, time.monotonic_ns(), unreached=kind is ErrorKind.CONNECT)
+
+    def _part(self) -> None:
+        """The server wants no further request here."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.set_protocol(_Gone())
+            transport.close()
+
+    def _hang_up(self) -> None:
+        transport = self._transport
+        self._part()
+        if transport is not None:
+            transport.abort()
+
+    # What the client calls
+
+    def unconnected(self, kind: ErrorKind, message: str) -> None:
+        """The connection it asked for could not be made."""
+        if self._busy:
+            self._fail(kind, message)
+
+    def cut(self, message: str) -> None:
+        """End the session."""
+        if not self._busy:
+            return
+        self._hang_up()
+        if self._pause is None:
+            self._fail(ErrorKind.TIMEOUT, message)
+        else:
+            self._pause.cancel()
+            self._pause, self._busy = None, False
+            self._client.freed(self, time.monotonic_ns())
+
+    def sweep(self, before: int, message: str) -> None:
+        """End the session if it waits for an answer since before this time."""
+        if self._busy and self.since < before and self._pause is None:
+            self.cut(message)
+
+    def close(self) -> None:
+        self._busy = False
+        if self._pause is not None:
+            self._pause.cancel()
+        self._hang_up()
+
+
+class _Gone(asyncio.Protocol):
+    """Takes what comes after a connection was given up."""
+
+
+class _LookingConnection(_Connection):
+    """One that keeps headers and the body, for checks and for values."""
+
+    _headers: dict[str, str]
+    _body: bytearray
+
+    def on_message_begin(self) -> None:
+        self._headers = {}
+        self._body = bytearray()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        # The parser does not know that a HEAD was asked for, and would wait for the body.
+        if self._busy and self._steps[self._at].is_head:
+            super().on_message_complete()
+
+    def on_body(self, data: bytes) -> None:
+        if len(self._body) < _BODY:
+            self._body += data
+
+    def on_message_complete(self) -> None:
+        if not (self._steps and self._steps[min(self._at, len(self._steps) - 1)].is_head):
+            super().on_message_complete()
+
+    def _answer(self, status: int) -> Answer:
+        return Answer(status, self._headers, bytes(self._body[:_BODY]))
+
+
+def _ends_with_connection(answer: bytes) -> bool:
+    """Whether the answer is one that ends when its connection does (RFC 9112, section 6.3)."""
+    head, found, _ = answer.partition(b"\r\n\r\n")
+    head = head.lower()
+    return bool(found) and b"\r\ncontent-length:" not in head and b"\r\ntransfer-encoding:" not in head
+
+
+class HttpClient(Client):
+    """Connections to one origin. Nothing else is contacted: redirects are not followed.
+
+    :param sessions: called for what each arrival does.
+    :param only: what every arrival does, if that is always the same.
+    :param timeout_s: of each request, from when it is written; and of a connection.
+    :param looks_inside: whether any step looks at headers or bodies.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        origin: Origin,
+        *,
+        limit: int,
+        timeout_s: float,
+        sessions: Callable[[], Session],
+        only: Session | None = None,
+        looks_inside: bool = False,
+    ) -> None:
+        super().__init__(recorder, limit=limit)
+        self._origin = origin
+        self._timeout_s = timeout_s
+        self.next_session = sessions
+        self.only = only
+        self._connections: list[_Connection] = []
+        self._kind = _LookingConnection if looks_inside else _Connection
+        self._address: str | None = None
+
+    async def __aenter__(self) -> Self:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)  # none of them raises, so no error comes in a group
+
+    async def prepare(self, count: int) -> None:
+        """Connect so many, one first.
+
+        :raises LoadFailed: if no connection can be made.
+        """
+        made = [self._made() for _ in range(min(count, self.limit))]
+        self.slots.extend(made)
+        self.idle.extend(made)
+        if problem := await self._connect(made[0]):
+            raise LoadFailed(f"{self._origin.host}:{self._origin.port}: {problem}")
+        async with anyio.create_task_group() as tasks:
+            for connection in made[1:]:
+                tasks.start_soon(self._connect, connection)
+
+    def connect(self, connection: _Connection) -> None:
+        """Begin to connect; the connection hears what came of it."""
+        self._tasks.start_soon(self._connect, connection)
+
+    async def _connect(self, connection: _Connection) -> str | None:
+        """What is wrong, if it did not work."""
+        loop = asyncio.get_running_loop()
+        host, port, tls = self._origin
+        try:
+            with anyio.fail_after(self._timeout_s):
+                transport, _ = await loop.create_connection(
+                    lambda: connection,
+                    self._address or host,
+                    port,
+                    ssl=tls,
+                    server_hostname=host if tls else None,
+                )
+            self._address = self._address or transport.get_extra_info("peername")[0]
+        except TimeoutError:
+            problem = f"no connection within {self._timeout_s:g} s"
+        except (OSError, ssl.SSLError) as exc:
+            problem = _told(exc)
+        else:
+            return None
+        connection.unconnected(ErrorKind.CONNECT, problem)
+        return problem
+
+    def sweep(self, now: int) -> None:
+        before = now - round(self._timeout_s * 1e9)
+        for connection in self._connections:
+            connection.sweep(before, f"no answer within {self._timeout_s:g} s")
+
+    def cut(self, now: int) -> None:
+        for connection in self._connections:
+            connection.cut("no answer before the end of the run")
+
+    def take_received(self) -> int:
+        total = 0
+        for connection in self._connections:
+            total += connection.received
+            connection.received = 0
+        return total
+
+    def _made(self) -> _Connection:
+        made = self._kind(self)
+        self._connections.append(made)
+        return made
+
+
+def _told(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {exc.verify_message}"
+    if exc.errno and not isinstance(exc, socket.gaierror | ssl.SSLError):
+        return os.strerror(exc.errno).lower()  # asyncio says no more than that a call failed
+    return exc.strerror or str(exc) or type(exc).__name__
