@@ -184,6 +184,8 @@ def test_locate_fills_in_file_and_line_once(tmp_path: Path) -> None:
         ("e.yaml", "\n- a\n", 2, "expected a mapping of options, found ['a']"),
         ("e.json5", "{a: 1\n b: 2}", 2, 'not valid JSON5: unexpected "b"'),
         ("e.json5", "{a: [\n1,", 2, "unexpected end of input"),
+        ("e.json5", '{"a":\n[,]}', 2, 'unexpected ","'),
+        ("e.json5", '{"a":\n[1,,]}', 2, 'unexpected ","'),
         ("e.json5", "{\na: @}", 2, 'unexpected "@"'),
         ("e.json5", '{\na: "x}', 2, "unexpected end of input"),
         ("e.json5", "{a: 1}\n}", 2, 'unexpected "}"'),
@@ -352,3 +354,10 @@ def test_what_a_yaml_writer_quotes_comes_back(data: Any) -> None:
     writer.dump(data, text)
 
     assert yaml_syntax.parse(text.getvalue())[0] == data
+
+
+def test_comments_and_last_commas_are_no_part_of_strings() -> None:
+    text = '{"a": "// no, }", // yes, }\n"b": [1, "/* no */,]",/* yes */],\n"c": "\\"//",}'
+    data, places = json5_syntax.parse(text)
+    assert data == {"a": "// no, }", "b": [1, "/* no */,]"], "c": '"//'}
+    assert places().find(("c",)).line == 3

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, TextIO
 
 from rich.console import Console
@@ -12,9 +15,10 @@ from rich.text import Text
 from windtunnel.cli.console import is_live
 from windtunnel.cli.secrecy import hidden
 from windtunnel.cli.words import plain
+from windtunnel.errors import ConfigError
 from windtunnel.logs import JsonFormatter
 
-__all__ = ["LogFormat", "set_up_logging"]
+__all__ = ["LogFormat", "logging_to", "set_up_logging"]
 
 LogFormat = Literal["text", "json"]
 
@@ -76,6 +80,31 @@ def set_up_logging(console: Console, *, verbosity: int = 0, form: LogFormat = "t
     root.addHandler(_TextHandler(console, timed=verbosity > 0) if form == "text" else _json_handler(console))
     logging.getLogger("windtunnel").setLevel(level)
     logging.raiseExceptions = False
+
+
+@contextmanager
+def logging_to(file: Path, *, level: int) -> Iterator[None]:
+    """Write the log to the end of a file too, while the block runs.
+
+    :param level: the lowest that is written there; the console keeps its own.
+    :raises ConfigError: if the file cannot be written.
+    """
+    try:
+        handler = logging.FileHandler(file, encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"cannot write the log file {str(file)!r}: {exc.strerror or exc}") from None
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root, package = logging.getLogger(), logging.getLogger("windtunnel")
+    for other in root.handlers:
+        other.setLevel(package.level)
+    package.setLevel(min(package.level, level))
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def _json_handler(console: Console) -> logging.Handler:

@@ -21,6 +21,7 @@ from windtunnel.cli import (
     edit,
     hosts,
     load,
+    mlos,
     new,
     optimizers,
     resume,
@@ -265,6 +266,7 @@ optimizers.register(app)
 edit.register(app)
 db.register(app)
 load.register(app)
+mlos.register(app)
 
 
 class Format(enum.StrEnum):
