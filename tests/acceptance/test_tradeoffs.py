@@ -65,6 +65,18 @@ async def test_weights_say_what_is_best(url: str) -> None:
     assert len(summary.pareto) > 1
 
 
+async def test_a_search_of_a_projection_goes_on_after_a_stop(url: str) -> None:
+    optimizer = {"name": "tpe", "adapter": {"name": "llamatune", "dimensions": 3}, "startup": 4}
+    for trials in (8, 12):
+        summary = await tuned(url, optimizer=optimizer, trials=trials, seed=1, concurrency=2)
+        assert summary.trials == summary.succeeded + summary.failed == trials
+    async with windtunnel.open_storage(url) as storage:
+        experiment = await storage.open_experiment("two")
+        tried = [experiment.tunables.assign(one.config) async for one in experiment.trials()]
+    assert all(one.is_feasible for one in tried)
+    assert len(set(tried)) == 12
+
+
 def test_the_command_line(tmp_path: Path, url: str) -> None:
     file = tmp_path / "e.json"
     mock = {"class": "MockEnv", "config": {"mock_env_metrics": ["a", "b"]}}

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from windtunnel.errors import ConfigError
 from windtunnel.objectives import Objective
-from windtunnel.optimizers.base import Optimizer
-from windtunnel.options import nearest, parse_options
+from windtunnel.optimizers.adapters import AdapterConfig, LlamaTune
+from windtunnel.optimizers.base import Given, Optimizer
+from windtunnel.options import Options, nearest, parse_options
 from windtunnel.tunables import TunableGroups
 
 __all__ = ["OPTIMIZERS", "Offer", "default_optimizer", "make_optimizer", "optimizer_class"]
@@ -108,20 +109,33 @@ def make_optimizer(
     """An optimizer as a config describes it. The other parameters are those of ``Optimizer``.
 
     :param name: see ``optimizer_class``.
-    :param options: what the config says beyond them, checked against the optimizer's ``options_class``.
+    :param options: what the config says beyond them, checked against the optimizer's ``options_class``;
+        ``adapter`` gives it another space, see ``AdapterConfig``.
     :raises ConfigError: if the name or an option is wrong; its path begins in the ``optimizer`` section.
     """
+    own = dict(options or {})
+    adapter = own.pop("adapter", None)
     cls = optimizer_class(name)
-    parsed = parse_options(cls.options_class, options or {})
-    return cls(
+    parsed = dict(parse_options(cls.options_class, own))
+    given = Given(
         tunables=tunables,
         objectives=objectives,
         seed=seed,
         start_with_defaults=start_with_defaults,
         start_with=start_with,
         asked=asked,
-        **dict(parsed),
     )
+    if adapter is None:
+        return cls(**given, **parsed)
+    return LlamaTune(
+        engine=lambda projected: cls(**projected, **parsed),
+        config=parse_options(_Adapted, {"adapter": adapter}).adapter,
+        **given,
+    )
+
+
+class _Adapted(Options):
+    adapter: AdapterConfig
 
 
 def _module(module_name: str, wanted: str) -> Any:

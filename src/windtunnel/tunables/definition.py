@@ -252,7 +252,7 @@ def _constraint(
     index: int, text: object, tunables: Mapping[str, Tunable], defaults: Mapping[str, TunableValue]
 ) -> Constraint:
     try:
-        constraint = Constraint.parse(text, tunables)
+        constraint = text if isinstance(text, Constraint) else Constraint.parse(text, tunables)
     except TunableError as exc:
         raise exc.within(CONSTRAINTS, index) from None
     if not constraint.holds(defaults):

@@ -39,7 +39,7 @@ class TunableGroups(Mapping[str, TunableValue]):
     _values: tuple[TunableValue, ...]
     _digest: str | None
 
-    def __init__(self, groups: Mapping[str, Any], *, constraints: Iterable[str] = ()) -> None:
+    def __init__(self, groups: Mapping[str, Any], *, constraints: Iterable[str | Constraint] = ()) -> None:
         if isinstance(groups, TunableGroups):
             definition, self._values = groups._definition, groups._values  # noqa: SLF001 - a copy
         else:
