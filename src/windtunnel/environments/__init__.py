@@ -7,6 +7,7 @@ from windtunnel.environments.composite import CompositeEnv
 from windtunnel.environments.file_share import LocalFileShareEnv
 from windtunnel.environments.function import FunctionEnv
 from windtunnel.environments.host import HostEnv
+from windtunnel.environments.load import LoadEnv
 from windtunnel.environments.local import LocalEnv
 from windtunnel.environments.mock import MockEnv
 from windtunnel.environments.os_settings import OSEnv
@@ -19,6 +20,7 @@ __all__ = [
     "Environment",
     "FunctionEnv",
     "HostEnv",
+    "LoadEnv",
     "LocalEnv",
     "LocalFileShareEnv",
     "MockEnv",

@@ -19,6 +19,7 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
         "CompositeEnv": "windtunnel.environments.composite",
         "FunctionEnv": "windtunnel.environments.function",
         "HostEnv": "windtunnel.environments.host",
+        "LoadEnv": "windtunnel.environments.load",
         "LocalEnv": "windtunnel.environments.local",
         "LocalFileShareEnv": "windtunnel.environments.file_share",
         "MockEnv": "windtunnel.environments.mock",

@@ -12,11 +12,15 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
 
 import anyio
-import httptools
 
-from windtunnel.errors import LoadFailed
+from windtunnel.errors import ConfigError, LoadFailed
 from windtunnel.loadgen.client import Client
 from windtunnel.loadgen.recorder import ErrorKind, Recorder
+
+try:
+    import httptools
+except ImportError as exc:
+    raise ConfigError("load tests need httptools; pip install 'windtunnel[load]'") from exc
 
 __all__ = ["Answer", "HttpClient", "HttpStep", "Origin"]
 

@@ -102,6 +102,11 @@ class Result:
         return self.total.completed / self.total.elapsed_s if self.total.elapsed_s else 0.0
 
     @property
+    def histogram(self) -> str:
+        """All latencies, as HdrHistogram's compressed base64."""
+        return encoded(self.total.latency)
+
+    @property
     def error_rate(self) -> float:
         """Share of what should have been sent that failed or was not sent, from 0 to 1."""
         return (self.total.errors.total() + self.unsent) / max(self.total.begun + self.unsent, 1)

@@ -55,6 +55,7 @@ OPTIMIZERS: Mapping[str, Offer] = {
     "qmc": Offer("qmc.QuasiRandom", "even coverage, without learning", "optuna", ("scipy",)),
     "random": Offer("random.RandomSearch", "a baseline; the default without Optuna"),
     "grid": Offer("grid.GridSearch", "all combinations of some values"),
+    "capacity": Offer("capacity.CapacitySearch", "the highest rate that keeps given limits"),
     "manual": Offer("manual.Manual", "given configurations, again and again"),
     "mixed": Offer("mixed.Mixed", "several optimizers, in turn or interleaved"),
     "oneshot": Offer("oneshot.OneShot", "one configuration: a benchmark, no search"),

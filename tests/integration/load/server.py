@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, cast
 from urllib.request import urlopen
 
-__all__ = ["Server", "serving"]
+__all__ = ["Server", "closed_port", "serving"]
 
 _HUGE = 3_000_000
 
@@ -54,6 +55,13 @@ def serving(*options: str) -> Iterator[Server]:
             yield Server(process, int(process.stdout.readline()))
         finally:
             process.kill()
+
+
+def closed_port() -> int:
+    """A port of loopback on which nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])
 
 
 def _whole(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
@@ -142,6 +150,7 @@ async def _main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--certificate")
     options.add_argument("--per-second", type=float, default=0.0)
+    options.add_argument("--port", type=int, default=0)
     given = options.parse_args()
     _Handler.per_second = given.per_second
     context = None
@@ -149,7 +158,7 @@ async def _main() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(given.certificate)
     server = await asyncio.get_running_loop().create_server(
-        _Handler, "127.0.0.1", 0, ssl=context, backlog=1024
+        _Handler, "127.0.0.1", given.port, ssl=context, backlog=1024
     )
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import anyio.to_thread
 import pytest
 
 from tests.integration.load.playing import played
-from tests.integration.load.server import Server, serving
+from tests.integration.load.server import Server, closed_port, serving
 from windtunnel.errors import ConfigError, LoadFailed
 
 
@@ -139,12 +138,6 @@ async def test_failed_check_is_an_answer_and_an_error(shared: Server) -> None:
 
 
 # Reaching it
-
-
-def closed_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
 
 
 async def test_nobody_listens() -> None:
