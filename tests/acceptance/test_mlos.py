@@ -160,6 +160,29 @@ def test_runners_work_at_the_same_time(home: Path, call: Call) -> None:
     assert sorted(trial["metrics"]["score"] for trial in result["trials"]) == [1, 2]
 
 
+def test_optimizers_and_the_configuration_they_begin_with(home: Path, call: Call) -> None:
+    written(home, {"mock.jsonc": MOCK, "grid.jsonc": optimizer("GridSearchOptimizer", max_suggestions=3)})
+    cycle = [{"workers": 3}, {}, {"workers": -1, "keep-alive": False}]
+    written(home, {"manual.jsonc": optimizer("ManualOptimizer", tunable_values_cycle=cycle, max_cycles=2)})
+    values = ("--tunable_values", '{"workers": 9}')
+    flags = ("--environment", "mock.jsonc", "--experiment_id", "e", *values)
+
+    def tried(name: str) -> list[list[Any]]:
+        result = ran(call, *flags, "--optimizer", name)
+        return [list(trial["config"].values()) for trial in result["trials"]]
+
+    assert tried("tree/opt.jsonc")[0] == [9, "True"]
+    assert tried("grid.jsonc")[0] == [4, "True"]
+    assert tried("manual.jsonc") == [[3, "True"], [4, "True"], [-1, "False"]] * 2
+
+
+def test_results_in_memory_are_said_to_be_gone(home: Path, call: Call) -> None:
+    written(home, {"mock.jsonc": MOCK})
+    told = call("mlos", "--environment", "mock.jsonc", "--experiment_id", "e").out
+    assert "e: 1 trial, 1 at once, in memory" in told
+    assert told.splitlines()[-1].startswith("this was kept in memory only")
+
+
 def test_scores_of_the_mock_environment_are_those_of_the_predecessor(home: Path, call: Call) -> None:
     """Found by running it with the same files and flags."""
     config = {"tunable_params": ["web", "cache"], "mock_env_seed": 42, "mock_env_range": [60, 120]}

@@ -21,7 +21,7 @@ from windtunnel.cli.console import make_console
 from windtunnel.cli.data import as_json
 from windtunnel.cli.logs import LogFormat, set_up_logging
 from windtunnel.cli.ranking import by_configuration
-from windtunnel.cli.stored import data_of, place_of, show_command
+from windtunnel.cli.stored import data_of, is_gone, place_of, show_command
 from windtunnel.cli.verdict import Verdict, verdict
 from windtunnel.cli.words import outlier, plain
 from windtunnel.config.build import Assembly
@@ -153,8 +153,11 @@ async def _story(
     if failure is not None:
         parts += [tables.failure_block(failure)]
     parts += [Text(outlier(host), style="yellow") for host in summary.outlier_hosts]
-    command = show_command(experiment.experiment_id, loaded.config.storage)
-    return Group(*parts, *_problem(judged), Text(f"more: {command}", style="dim"))
+    storage = loaded.config.storage
+    more = f"more: {show_command(experiment.experiment_id, storage)}"
+    if is_gone(storage):
+        more = "this was kept in memory only; name a database as the storage to see more of it"
+    return Group(*parts, *_problem(judged), Text(more, style="dim"))
 
 
 def _remarks(

@@ -29,6 +29,7 @@ __all__ = [
     "PATIENCE",
     "check_exists",
     "data_of",
+    "is_gone",
     "list_experiments",
     "place_of",
     "show_command",
@@ -137,10 +138,17 @@ def show_command(experiment_id: str, storage: str) -> str:
 
 def place_of(storage: str) -> str:
     """A storage URL without its password."""
+    if is_gone(storage):
+        return "memory"
     try:
         return make_url(storage).render_as_string(hide_password=True)
     except exc.ArgumentError:
         return "the database"
+
+
+def is_gone(storage: str) -> bool:
+    """Whether what was stored there ends with this process."""
+    return storage in ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 
 
 def check_exists(storage: str) -> None:
