@@ -387,6 +387,21 @@ def test_flags_that_are_wrong(tmp_path: Path, argv: list[str], message: str) -> 
         described(tmp_path, MOCK, *argv)
 
 
+@pytest.mark.parametrize(
+    ("main", "message"),
+    [
+        ({"enviroment": "env.jsonc"}, r"^main.jsonc:2:3: 'enviroment' .* mean 'environment'"),
+        ({"environment": "env.jsonc", "tunable_value": []}, "mean 'tunable_values'"),
+        ({"globals": []}, "no environment is given; name one with --environment"),
+        ({"environment": 5}, r"^main.jsonc:2:3: expected a string, found 5"),
+    ],
+)
+def test_main_files_that_are_wrong(tmp_path: Path, main: Any, message: str) -> None:
+    written(tmp_path, {"main.jsonc": main, "env.jsonc": MOCK})
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, "--config", "main.jsonc")
+
+
 def test_a_name_that_the_tree_uses_is_no_typing_error(tmp_path: Path) -> None:
     data = described(tmp_path, local(required_args=["experiment_ids"]), "--experiment_ids", "1")
     assert data["globals"] == {"experiment_ids": 1}

@@ -71,6 +71,7 @@ def launch(arguments: Arguments, *, directory: Path, home: Path, system: Mapping
         main = _main(search.load(given["config"]), given["config"])
         folders += [node.text for node in main["config_path"].items] if "config_path" in main else []
         search = SearchPath(folders, directory, home)
+        search.read += main.values()  # its keys are no sign that anything uses them
     named = {**main, **given}
     for option in ("globals", "services", "tunable_values"):
         if values := [*(main[option].items if option in main else ()), *arguments.many(option)]:

@@ -110,6 +110,7 @@ class _Reader:
         named = self._named
         environment = named.get("environment")
         if environment is None:
+            self._started.check_names(self._remarks)
             raise ConfigError("no environment is given; name one with --environment, or in the main file")
         at = named.get("config", environment)
         scheduling = self._scheduling(at)
