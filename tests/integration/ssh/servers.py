@@ -1,5 +1,8 @@
 """Real OpenSSH servers for tests: on loopback addresses, or behind a link that can be cut.
 
+Where sshd is not installed ``standin.py`` takes its place for those tests that need no setting of it; the
+others are skipped. CI skips nothing: see ``missing``.
+
 They are no children of the test process, whose children are checked after every test. A shell that reads from
 us ends each of them when we end, however we do.
 """
@@ -12,20 +15,28 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncssh
+import pytest
 
 from windtunnel.services.ssh import SshOptions
 
-__all__ = ["Fleet", "Server", "find_sshd"]
+__all__ = ["NEEDS_OPENSSH", "NO_SSHD", "Fleet", "Server", "find_sshd", "missing"]
+
+NO_SSHD = "WINDTUNNEL_TEST_WITHOUT_SSHD"
+"""Set to 1 in the environment, tests do as if sshd were not installed."""
+
+NEEDS_OPENSSH = "NOT TESTED: it takes OpenSSH's sshd (apt-get install openssh-server)"
 
 _START_S = 10.0
+_STAND_IN = Path(__file__).with_name("standin.py")
 _LEASHED = """\
 exec 3<&0
 (
@@ -52,7 +63,16 @@ SetEnv SHLVL=2
 
 def find_sshd() -> str | None:
     """The server's program, if it is installed; CI installs it."""
+    if os.environ.get(NO_SSHD):
+        return None
     return shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def missing(what: str) -> NoReturn:
+    """Skip a test for lack of something, loudly; fail it in CI, where nothing may be lacking."""
+    if os.environ.get("WINDTUNNEL_CI"):
+        pytest.fail(f"{what}; CI has to have it")
+    pytest.skip(what)
 
 
 @dataclass
@@ -130,6 +150,9 @@ class Fleet:
 
         :param settings: lines of its configuration.
         """
+        sshd = find_sshd()
+        if sshd is None and (behind_a_link or settings):
+            missing(NEEDS_OPENSSH)
         number = next(self._numbers)
         folder = self.folder / f"server{number}"
         folder.mkdir()
@@ -138,22 +161,15 @@ class Fleet:
         port = 2222 if behind_a_link else _free_port(address)
         known_hosts = folder / "known_hosts"
         known_hosts.write_text(f"[{address}]:{port} {host_key}\n")
-        config = folder / "config"
-        lines = [f"ListenAddress {'0.0.0.0' if behind_a_link else address}:{port}\n"]
-        # What stands first counts.
-        lines += [f"{name} {value}\n" for name, value in settings.items()]
-        lines += [_CONFIG.format(host_key=folder / "host_key", authorized=f"{self.key}.pub")]
-        config.write_text("".join(lines))
-        sshd = find_sshd()
-        assert sshd is not None, "see find_sshd"
-        subprocess.run([sshd, "-t", "-f", config], check=True)
-        if _penalises(sshd, folder):
-            config.write_text("".join([*lines, "PerSourcePenalties no\n"]))
+        program: list[str | Path]
+        if sshd is None:
+            program = [sys.executable, _STAND_IN, address, str(port), folder / "host_key", f"{self.key}.pub"]
+        else:
+            config = self._configured(sshd, folder, address, port, behind_a_link=behind_a_link, **settings)
+            program = [sshd, "-D", "-f", config, "-E", folder / "log"]
         around = ["unshare", "-n"] if behind_a_link else []
         leash = subprocess.Popen(
-            ["sh", "-c", _LEASHED, "sh", *around, sshd, "-D", "-f", config, "-E", folder / "log"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            ["sh", "-c", _LEASHED, "sh", *around, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert leash.stdout is not None
         pid = int(leash.stdout.readline())
@@ -165,6 +181,20 @@ class Fleet:
         _wait_listening(server)
         self.servers.append(server)
         return server
+
+    def _configured(
+        self, sshd: str, folder: Path, address: str, port: int, *, behind_a_link: bool, **settings: object
+    ) -> Path:
+        config = folder / "config"
+        lines = [f"ListenAddress {'0.0.0.0' if behind_a_link else address}:{port}\n"]
+        # What stands first counts.
+        lines += [f"{name} {value}\n" for name, value in settings.items()]
+        lines += [_CONFIG.format(host_key=folder / "host_key", authorized=f"{self.key}.pub")]
+        config.write_text("".join(lines))
+        subprocess.run([sshd, "-t", "-f", config], check=True)
+        if _penalises(sshd, folder):
+            config.write_text("".join([*lines, "PerSourcePenalties no\n"]))
+        return config
 
     def stop(self) -> None:
         for server in self.servers:
@@ -238,5 +268,6 @@ def _wait_listening(server: Server) -> None:
         with suppress(OSError), socket.create_connection((server.address, server.port), timeout=1) as sock:
             sock.recv(1)
             return
-        assert time.monotonic() < deadline, (server.folder / "log").read_text()
+        log = server.folder / "log"
+        assert time.monotonic() < deadline, log.read_text() if log.exists() else "it does not listen"
         time.sleep(0.01)

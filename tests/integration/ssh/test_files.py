@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.integration.ssh.processes import until
-from tests.integration.ssh.servers import Fleet, Server, kill
+from tests.integration.ssh.servers import Fleet, Server, kill, missing
 from windtunnel.errors import EnvironmentFailed, HostFailed, HostLost
 from windtunnel.protocols import FileShare, Progress, Transferred
 from windtunnel.services.ssh import SshService
@@ -232,7 +232,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mounted = run_program(["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True)
     if mounted.returncode:
-        pytest.skip("NO DISK IS FILLED: that takes the right to mount one")
+        missing("NO DISK IS FILLED: that takes the right to mount one")
     yield folder
     run_program(["umount", folder], check=True)
 
@@ -386,6 +386,7 @@ async def test_cancelled_while_it_is_prepared_or_checked_it_leaves_nothing(
             assert not left(tmp_path)
 
 
+@pytest.mark.usefixtures("openssh")
 async def test_a_lost_upload_goes_on_where_it_was(server: Server, big: Path, there: Path) -> None:
     async with SshService(hosts={"web": server.options()}) as service:
         files, target = SshFiles(service), there / "target"
@@ -416,6 +417,7 @@ async def test_what_was_left_of_another_file_is_not_used(
     assert left(tmp_path) == [in_use.name] * 2
 
 
+@pytest.mark.usefixtures("openssh")
 async def test_a_lost_download_goes_on_where_it_was(
     server: Server, big: Path, there: Path, tmp_path: Path
 ) -> None:

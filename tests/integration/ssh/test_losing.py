@@ -13,17 +13,19 @@ import anyio
 import pytest
 
 from tests.integration.ssh.processes import alive, directories, find, until
-from tests.integration.ssh.servers import Fleet, Server, kill
+from tests.integration.ssh.servers import Fleet, Server, kill, missing
 from windtunnel.errors import HostFailed, HostLost, HostUnreachable
 from windtunnel.services.ssh import SshService
 from windtunnel.services.ssh.remote_exec import RemoteScripts
+
+pytestmark = pytest.mark.usefixtures("openssh")
 
 
 @pytest.fixture(scope="session")
 def far(servers: Fleet) -> Server:
     """A server behind a link that can be cut."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("NO LINK IS CUT: that takes root and iproute2")
+        missing("NO LINK IS CUT: that takes root and iproute2")
     return servers.server(behind_a_link=True)
 
 

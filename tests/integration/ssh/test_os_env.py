@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from tests.integration.ssh.processes import until
-from tests.integration.ssh.servers import Fleet, Server
+from tests.integration.ssh.servers import Fleet, Server, missing
 from windtunnel.environments import CompositeEnv, OSEnv
 from windtunnel.errors import ConfigError, EnvironmentFailed, HostFailed, HostLost, MissingService
 from windtunnel.model import Status
@@ -281,6 +281,7 @@ async def test_what_a_killed_worker_left_is_restored_by_the_next_set_up(
     assert machine.read("backlog", "mode", "cmdline") == ["10", "always", "quiet\n"]
 
 
+@pytest.mark.usefixtures("openssh")
 async def test_what_a_lost_connection_left_is_restored_by_the_next_set_up(
     machine: Machine, hosts: FakeHosts
 ) -> None:
@@ -306,7 +307,7 @@ async def test_what_a_lost_connection_left_is_restored_by_the_next_set_up(
 def apart(servers: Fleet) -> Server:
     """A server in a network namespace of its own."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("NO SETTING OF A KERNEL IS CHANGED: that takes root and iproute2")
+        missing("NO SETTING OF A KERNEL IS CHANGED: that takes root and iproute2")
     return servers.server(behind_a_link=True)
 
 

@@ -262,6 +262,7 @@ async def test_a_run_that_is_cut_off_leaves_no_process_there(services: Services,
     assert not await alive(marker)
 
 
+@pytest.mark.usefixtures("openssh")
 async def test_a_lost_host_is_not_a_failed_trial(services: Services) -> None:
     marker = uuid.uuid4().hex
     environment = make(
