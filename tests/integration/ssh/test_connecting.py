@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import anyio
 import asyncssh
 import pytest
 
-from tests.integration.ssh.servers import Fleet, Server, write_key
+from tests.integration.ssh.servers import Fleet, Server, missing, write_key
 from windtunnel.errors import (
     ConfigError,
     HostFailed,
@@ -98,6 +101,20 @@ async def test_a_changed_host_key_is_refused_with_file_and_line(server: Server, 
         assert "has changed" in text
         assert f"'{known}' line 2 has ssh-ed25519 SHA256:" in text
     assert known.read_text() == before
+
+
+async def test_hosts_that_changed_places_are_refused_each_with_its_line(
+    servers: Fleet, server: Server, tmp_path: Path
+) -> None:
+    other = servers.server()
+    places = [one.known_hosts.read_text().split(None, 1)[0] for one in (server, other)]
+    keys = [one.known_hosts.read_text().split(None, 1)[1] for one in (other, server)]
+    known = tmp_path / "known"
+    known.write_text("".join(f"{place} {key}" for place, key in zip(places, keys, strict=True)))
+    for number, one in enumerate((server, other), 1):
+        text = await refusal(one.options(known_hosts=known), HostKeyRefused)
+        assert "has changed" in text
+        assert f"'{known}' line {number} has" in text
 
 
 async def test_a_key_of_another_type_is_a_changed_key(server: Server, tmp_path: Path) -> None:
@@ -195,6 +212,31 @@ async def test_an_encrypted_key_asks_for_its_passphrase(
     assert "nokey" in text
 
 
+@pytest.fixture
+def agent(server: Server, tmp_path: Path) -> Iterator[Path]:
+    """The socket of an agent that holds the servers' key."""
+    if shutil.which("ssh-agent") is None:
+        missing("NO AGENT IS ASKED: ssh-agent is not installed (apt-get install openssh-client)")
+    socket = tmp_path / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.readline()  # it listens
+        added = ["ssh-add", "-q", str(server.key)]
+        subprocess.run(added, env={**os.environ, "SSH_AUTH_SOCK": str(socket)}, check=True)
+        yield socket
+        running.terminate()
+
+
+async def test_an_agent_is_asked_if_no_key_is_given(
+    server: Server, agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # without keys
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+    assert await echo(server.options(key="")) == "hello\n"
+    text = await refusal(server.options(key="", agent=False), LoginRefused)
+    assert "refuses the login" in text
+
+
 class _PasswordServer(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
         return True
@@ -255,7 +297,31 @@ async def test_one_host_is_reached_through_another(servers: Fleet, server: Serve
                 pass
 
 
+async def test_the_way_through_another_host_may_stand_in_the_users_configuration_file(
+    servers: Fleet, server: Server, tmp_path: Path
+) -> None:
+    inner, config, known = servers.server(), tmp_path / "config", tmp_path / "known"
+    known.write_text(inner.known_hosts.read_text() + server.known_hosts.read_text())
+    config.write_text(
+        f"Host gate\n  HostName {server.address}\n  Port {server.port}\n"
+        f"Host web\n  HostName {inner.address}\n  Port {inner.port}\n  ProxyJump gate\n"
+        f"Host *\n  IdentityFile {server.key}\n  UserKnownHostsFile {known}\n"
+    )
+    async with SshService(hosts={"web": SshOptions(ssh_config=config, agent=False)}) as service:
+        async with service.session("web") as session:
+            result = await session.run(["echo $SSH_CONNECTION"], env={})
+        assert len(service._pool._hosts) == 2, "the gate has a connection of its own"
+    assert result.stdout.text.split()[2] == inner.address
+
+
 # Hosts that are not there
+
+
+async def test_a_name_that_nobody_knows_says_so() -> None:
+    text = await refusal(
+        SshOptions(hostname="no-such-host.invalid", ssh_config=False, attempts=1), HostUnreachable
+    )
+    assert "'web': cannot connect to no-such-host.invalid port 22" in text
 
 
 async def test_a_host_nobody_named_is_a_mistake() -> None:

@@ -12,7 +12,7 @@ import pytest
 import windtunnel
 from tests.integration.ssh.servers import Fleet, kill
 from windtunnel import Status, open_storage
-from windtunnel.events import StepStarted
+from windtunnel.events import StepStarted, TelemetryRecorded
 
 
 def described(servers: Fleet, tmp_path: Path, names: list[str], **more: Any) -> dict[str, Any]:
@@ -75,21 +75,29 @@ async def test_trials_run_on_all_hosts_and_their_telemetry_arrives(servers: Flee
 
 @pytest.mark.timeout(60)
 async def test_when_a_host_dies_its_trials_are_run_on_another(servers: Fleet, tmp_path: Path) -> None:
-    environment = {**REMOTE, "config": {**REMOTE["config"], "run": ["sleep 0.3", *REMOTE["config"]["run"]]}}
+    # Whatever runs on db2 tells something and does not end.
+    run = [REMOTE["config"]["run"][0], '[ "$host" != db2 ] || sleep 1000', *REMOTE["config"]["run"]]
+    environment = {**REMOTE, "config": {**REMOTE["config"], "run": run}}
     description = described(servers, tmp_path, ["db1", "db2"], environment=environment)
     dying = servers.servers[-1]
+    there: set[int] = set()
     async with windtunnel.open_scheduler(description) as engine:
         with engine.events() as events:
             async with anyio.create_task_group() as group:
                 await group.start(engine.run)
                 async for event in events:
                     if isinstance(event, StepStarted) and (event.step, event.host) == ("run", "db2"):
+                        there.add(event.trial.trial_id)
+                    if isinstance(event, TelemetryRecorded) and event.trial.trial_id in there:
                         break
                 kill(dying.pid, *dying.sessions())
         assert "db2" in engine.snapshot().quarantined
     async with open_storage(description["storage"]) as storage:
         experiment = await storage.open_experiment("fleet")
         records = [record async for record in experiment.trials()]
+        again = [record.trial_id for record in records if record.attempt > 1]
+        kept = {one: await experiment.load_telemetry(one, attempt=1) for one in again}
+    assert any(sample.metric == "qps" for samples in kept.values() for sample in samples)
     found = [(record.status, record.attempt, record.host) for record in records]
     assert {status for status, _, _ in found} == {Status.SUCCEEDED}, [one.failure for one in records]
     assert any(attempt > 1 for _, attempt, _ in found), "what ran there was run again"

@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+import windtunnel
 from tests.integration.ssh.servers import _LEASHED, Fleet, Server, _wait_listening, find_sshd, kill
 from windtunnel.errors import HostFailed, HostKeyRefused, HostLost, HostUnreachable
 from windtunnel.protocols import HostOps
@@ -178,3 +179,49 @@ async def test_facts(machine: Machine, web: SshService) -> None:
     assert 0 < facts.latency < time.time() - before
     assert abs(facts.clock_offset - CLOCK_AHEAD_S) <= facts.clock_error + 0.001
     assert facts.clock_error < 1
+
+
+@pytest.mark.timeout(60)
+async def test_a_trial_starts_its_host_as_the_file_says(machine: Machine, tmp_path: Path) -> None:
+    """One composite with a child that starts the host, one that runs there, and one that runs here."""
+    server = machine.server
+    scripts = {"results_stdout_pattern": r"^(?P<metric>\w+): (?P<value>\S+)$"}
+    description = {
+        "experiment": "e",
+        "objectives": {"there": "min"},
+        "trials": 1,
+        "storage": f"sqlite:///{tmp_path / 'e.db'}",
+        "hosts": [
+            {
+                "name": "web",
+                "address": server.address,
+                "port": server.port,
+                "key": str(server.key),
+                "known_hosts": str(server.known_hosts),
+                "ssh_config": False,
+                "attempts": 1,
+                "power": machine.options().model_dump(),
+            }
+        ],
+        "environment": {
+            "class": "CompositeEnv",
+            "config": {
+                "children": [
+                    {"class": "HostEnv", "config": {"on_teardown": "stop"}},
+                    {"class": "RemoteEnv", "config": {**scripts, "run": ["echo there: ${#SSH_CONNECTION}"]}},
+                    {"class": "LocalEnv", "config": {**scripts, "run": ["echo here: ${#SSH_CONNECTION}"]}},
+                ]
+            },
+        },
+    }
+    kill(server.pid)
+    async with machine.running():
+        summary = await windtunnel.run(description)
+    assert (summary.succeeded, machine.boots) == (1, 2)
+    assert summary.best is not None
+    assert summary.best.metrics is not None
+    assert summary.best.metrics["there"] > 0
+    assert summary.best.metrics["here"] == 0
+    async with SshService(hosts={"web": server.options(attempts=1)}) as service:
+        with pytest.raises(HostUnreachable):
+            await host_ops(service).boot_id("web")

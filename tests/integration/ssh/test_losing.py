@@ -88,6 +88,37 @@ async def test_a_cut_link_is_noticed_in_time_and_others_are_not_disturbed(
     assert not directories(tmp_path)
 
 
+async def test_packets_that_vanish_for_a_while_lose_nothing(far: Server) -> None:
+    lines: list[str] = []
+    seen = anyio.Event()
+
+    async def on_line(line: str) -> None:
+        lines.append(line)
+        seen.set()
+
+    options = far.options(keepalive_interval="500ms", keepalive_count=10)
+    try:
+        async with SshService(hosts={"far": options}) as service, service.session("far") as session:
+            there = Path(session.directory)
+            script = ["seq 1 500; until [ -e gate ]; do sleep 0.02; done", "seq 501 1000; touch printed"]
+
+            async def run() -> None:
+                result = await session.run(script, env={}, on_line=on_line)
+                assert result.exit_status == 0
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(run)
+                await seen.wait()
+                await _run_through(far.cut)
+                await _run_through((there / "gate").touch)
+                await until((there / "printed").exists)  # and it could not arrive
+                assert lines[-1] == "500"
+                await _run_through(far.mend)
+    finally:
+        await _run_through(far.mend)
+    assert lines == [str(number) for number in range(1, 1001)]
+
+
 async def test_a_server_killed_in_mid_command_loses_the_host(
     servers: Fleet, tmp_path: Path, marker: str
 ) -> None:
