@@ -142,7 +142,7 @@ def place_of(storage: str) -> str:
         return "memory"
     try:
         return make_url(storage).render_as_string(hide_password=True)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         return "the database"
 
 
@@ -155,7 +155,7 @@ def check_exists(storage: str) -> None:
     """:raises StorageUnavailable: if it is a file that does not exist; looking must not make one."""
     try:
         url = make_url(storage)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         return  # opening it says what is wrong
     name = url.database or ""
     if url.get_backend_name() != "sqlite" or name in ("", ":memory:") or name.startswith("file:"):

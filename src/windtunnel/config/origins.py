@@ -61,7 +61,11 @@ def entries(loaded: LoadedConfig, document: Document) -> list[Entry]:
     data = expanded(loaded.origin, names)
     data["globals"] = {**data.get("globals", {}), **loaded.origin.given}
     written = [_written(path, value, loaded.origin, document, taken) for path, value in _leaves(data, ())]
-    defaults = [Entry(path, value, "default") for path, value in _defaults(loaded.config, ())]
+    hide = loaded.secrets.hide  # a name may be made of another value
+    defaults = [
+        Entry(path, hide(value) if isinstance(value, str) else value, "default")
+        for path, value in _defaults(loaded.config, ())
+    ]
     return [*written, *(one for one in defaults if not _is_written(one.path, data))]
 
 
