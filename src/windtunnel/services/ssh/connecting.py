@@ -24,11 +24,13 @@ from windtunnel.services.ssh.host_keys import (
     why_refused,
 )
 from windtunnel.services.ssh.options import SshOptions, read_secret
+from windtunnel.services.ssh.wire import Wire
 
 __all__ = ["Connector", "Keys"]
 
 # Half the processor time of the others here: one call into OpenSSL for each packet instead of a dozen.
 _CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+_THREADS = 4  # to read small files with: more of them only wait for each other
 _DEFAULT_CONFIG = Path("~/.ssh/config")
 _DEFAULT_KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("/etc/ssh/ssh_known_hosts"))
 
@@ -78,7 +80,8 @@ class Connector:
 
     def __init__(self, *, at_once: int) -> None:
         self._negotiating = anyio.CapacityLimiter(at_once)
-        self._known_hosts = KnownHostsFiles()
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._known_hosts = KnownHostsFiles(self._threads)
         self._keys = Keys()
 
     async def settings(self, host: str, options: SshOptions) -> asyncssh.SSHClientConnectionOptions:
@@ -100,7 +103,7 @@ class Connector:
             return asyncssh.SSHClientConnectionOptions(config=config, host=options.hostname or host, **given)
 
         try:
-            return await to_thread.run_sync(prepare)
+            return await to_thread.run_sync(prepare, limiter=self._threads)
         except (asyncssh.ConfigParseError, ValueError, OSError) as exc:
             raise ConfigError(f"cannot set up the connection to host {host!r}: {exc}") from exc
 
@@ -174,7 +177,7 @@ class Connector:
             if tunnel is None and not settings.proxy_command:
                 sock = await _greeted_socket(settings.host, settings.port)
                 on_failure.callback(sock.close)
-                way["sock"], address = sock, sock.getpeername()[0]
+                way["tunnel"], address = Wire(sock), sock.getpeername()[0]
             name = settings.host_key_alias or settings.host
             way["server_host_key_algs"] = known.algorithms(name, address, settings.port)
             async with self._negotiating:

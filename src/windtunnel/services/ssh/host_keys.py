@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import anyio
 import asyncssh
 from anyio import to_thread
 from asyncssh import SSHKey, SSHKnownHosts
@@ -62,14 +63,19 @@ class KnownHosts:
 
 
 class KnownHostsFiles:
-    """Reads known_hosts files, each state of them once."""
+    """Reads known_hosts files, each state of them once.
 
-    def __init__(self) -> None:
+    :param threads: how many of them are read at once.
+    """
+
+    def __init__(self, threads: anyio.CapacityLimiter) -> None:
+        self._threads = threads
         self._read: dict[tuple[Path, ...], tuple[object, KnownHosts]] = {}
 
     async def load(self, paths: Sequence[Path]) -> KnownHosts:
         """:raises ConfigError: if a file cannot be read or a line in it not be understood."""
-        return await to_thread.run_sync(self._load, tuple(path.expanduser() for path in paths))
+        places = tuple(path.expanduser() for path in paths)
+        return await to_thread.run_sync(self._load, places, limiter=self._threads)
 
     def _load(self, paths: tuple[Path, ...]) -> KnownHosts:
         state = [_state(path) for path in paths]

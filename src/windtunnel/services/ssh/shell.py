@@ -101,14 +101,23 @@ case $? in 0) ;; *) exit $? ;; esac
 _NEXT = "echo >>{file}\n"
 
 # dash has no shorter way to say it: a signal's name and a negative number, and no "--" before it.
-# Whatever has lost its parent is a child of one process, or below one that is: on Linux, nobody else knows.
+# Whatever has lost its parent becomes a child of one of the server's ancestors, or is below one that did.
 _KEEPER = """\
 {{
 umask 077
 orphans() {{
-    now= new=
-    IFS= read -r now <"/proc/$adopter/task/$adopter/children"
-    [ -n "$now" ] || return 1
+    now= new= above=$PPID
+    [ -n "$ancestors" ] || while [ "$above" != 1 ]; do
+        read -r _ _ _ above _ <"/proc/$above/stat" || above=
+        case $above in '' | *[!0-9]*) ancestors=; return 1 ;; 0) above=1 ;; esac
+        ancestors="$ancestors $above"
+    done
+    for above in $ancestors; do
+        file=/proc/$above/task/$above/children
+        [ -r "$file" ] || return 1
+        IFS= read -r some <"$file"
+        now=$now$some
+    done
     case $now in
     "$known"*) new=${{now#"$known"}} ;;
     *) for pid in $now; do case " $known" in *" $pid "*) ;; *) new="$new $pid" ;; esac; done ;;
@@ -137,9 +146,10 @@ lives() {{ [ ! -e /proc/self/stat ] || grep -qsE "\\) [^ZX] [0-9]+ $1 " /proc/[0
 nap() {{ sleep 0.1 2>/dev/null || sleep 1; }}
 strayed() {{
     orphans || return 0
+    place=$1
     set --
     for pid in $new; do set -- "$@" "/proc/$pid/environ"; done
-    if [ $# -gt 0 ] && grep -qsF -- "{mark}=$base/" "$@"; then return 0; fi
+    if [ $# -gt 0 ] && grep -qsF -- "{mark}=$place/" "$@"; then return 0; fi
     known=$now
     return 1
 }}
@@ -164,40 +174,40 @@ remove() {{ rm -rf -- "$1" || rm -rf -- "$1"; }}
 finish() {{
     true >"$1/x"
     set -- "$1" "$1"/*/p*
-    if [ -e "$2" ]; then
-        tell KILL "$@"
+    if [ ! -e "$2" ]; then  # nothing has run in what is left
+        remove "$1"
+        return
+    fi
+    tell KILL "$1"/*/p*
+    if [ $left = left ]; then
         # A shell that was just ending may have left background processes.
         nap
         tell KILL "$1"/*/p*
+        clear "$1"
+    elif strayed "$1"; then
+        clear "$1"
+    else
+        remove "$1"
     fi
-    clear "$1"
 }}
 make() {{
+    last=$(($1 + {ready}))
     session=$1
-    set --
-    while [ $# -lt {ready} ]; do
-        set -- "$@" "$base/$session/work"
+    shift
+    while [ "$session" -lt "$last" ]; do
+        set -- "$@" "$base/$session" "$base/$session/work"
         session=$((session + 1))
     done
-    mkdir -p "$@"
+    mkdir "$@"
 }}
+known= ancestors=
 cd /
 tmp={tmp}
 for base in "$tmp"/windtunnel-{owner}-*; do
     if [ -d "$base" ] && [ -O "$base" ]; then finish "$base" </dev/null; fi
 done
 base=$tmp/windtunnel-{owner}-{serial}
-mkdir "$base" && make 1 || exit 1
-adopter=$(
-    turn=0
-    while [ $turn -lt 1000 ]; do
-        turn=$((turn + 1)) above=$$
-        read -r _ _ _ parent _ </proc/self/stat && read -r _ _ _ above _ <"/proc/$parent/stat"
-        if [ "$above" != $$ ]; then echo "$parent"; break; fi
-    done 2>/dev/null &
-)
-known=
-orphans && known=$now
+make 1 "$base" || exit 1
 kill -0 -$$ 2>/dev/null && leads=yes || leads=no
 # Some shells can do without it: those that make groups also where there is no terminal.
 command -v setsid >/dev/null 2>&1 && leader=setsid || leader=none
@@ -205,7 +215,7 @@ echo "{owner}-{serial} $leads $leader $base"
 while read -r id verb session script; do
     files=$base/$session
     case $verb in
-    open) if why=$(make "$session" 2>&1); then echo "$id ok"; else echo "$id no $why"; fi ;;
+    open) if why=$(make "$session" -p 2>&1); then echo "$id ok"; else echo "$id no $why"; fi ;;
     term) true >"$files/x$script"; tell TERM "$files/p$script"; echo "$id $left" ;;
     poll) tell 0 "$files"/p${{script:-*}}; echo "$id $left" ;;
     kill) tell KILL "$files/p$script"; echo "$id gone" ;;
@@ -213,7 +223,7 @@ while read -r id verb session script; do
         tell TERM "$files"/p*
         if [ $left = left ]; then
             echo "$id left"
-        elif strayed; then
+        elif strayed "$base"; then
             (clear "$files"; echo "$id gone") &
         else
             (remove "$files"; echo "$id gone") &
