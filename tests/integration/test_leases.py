@@ -15,7 +15,7 @@ from tests.integration.engines import Lab, ScriptedEnv, forever, opened, schedul
 from windtunnel import NewTrial, RunResult, Status, StorageUnavailable, open_storage
 from windtunnel.model import Trial, utc_now
 from windtunnel.scheduling import leases
-from windtunnel.storage import queries
+from windtunnel.storage import claiming
 
 from .engines import OBJECTIVES, SPACE
 
@@ -103,7 +103,7 @@ async def test_when_heartbeats_fail_the_trial_is_cancelled_before_its_lease_ends
 
     lab.on_setup, lab.on_teardown = setup, teardown
     async with opened(url) as experiment:
-        monkeypatch.setattr(queries, "extend", fail)
+        monkeypatch.setattr(claiming, "extend", fail)
         engine = scheduler(experiment, lab, trials=1, lease=lease)
         await engine.run()
     assert ended[0] - started[0] < lease.total_seconds()

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tests import servers
 from windtunnel import Experiment, StorageUnavailable, open_storage
-from windtunnel.storage import Storage, leading, pulse, queries
+from windtunnel.storage import Storage, claiming, leading, pulse
 from windtunnel.storage.pulse import Beat, Pulse
 from windtunnel.storage.requests import Extension
 from windtunnel.storage.schema import optimizer_lease
@@ -310,14 +310,14 @@ async def test_a_failed_beat_is_told_and_soon_tried_again(
 
 @on("file")
 async def test_one_that_fails_does_not_fail_the_others(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = queries.extend
+    genuine = claiming.extend
 
     def picky(connection: Connection, wanted: Sequence[Extension]) -> list[dict[int, int]]:
         if any(one.owner == "bad" for one in wanted):
             raise ValueError("not that one")
         return genuine(connection, wanted)
 
-    monkeypatch.setattr(queries, "extend", picky)
+    monkeypatch.setattr(claiming, "extend", picky)
     good, bad = {name: Beats() for name in "abc"}, Beats()
     async with opened(url) as (_, experiment), anyio.create_task_group() as group:
 

@@ -19,7 +19,7 @@ from windtunnel.errors import EnvironmentFailed
 from windtunnel.events import TrialRetried
 from windtunnel.model import Summary, Timeouts, Trial
 from windtunnel.scheduling.policy import Retry
-from windtunnel.storage import queries
+from windtunnel.storage import claiming
 from windtunnel.storage.requests import Extension
 
 LEASE = timedelta(seconds=1)
@@ -35,8 +35,8 @@ class Heartbeats:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.number = 0
         self.down = False
-        self._genuine = queries.extend
-        monkeypatch.setattr(queries, "extend", self._extend)
+        self._genuine = claiming.extend
+        monkeypatch.setattr(claiming, "extend", self._extend)
 
     def _extend(self, connection: Connection, extensions: Sequence[Extension]) -> list[dict[int, int]]:
         self.number += 1

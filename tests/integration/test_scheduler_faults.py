@@ -37,7 +37,7 @@ from windtunnel import (
 )
 from windtunnel.events import TrialRetried
 from windtunnel.model import History, utc_now
-from windtunnel.storage import queries
+from windtunnel.storage import claiming
 from windtunnel.storage.requests import Extension
 
 SHORT = timedelta(milliseconds=300)
@@ -276,7 +276,7 @@ async def test_a_trial_that_lost_its_lease_for_a_while_is_run_again(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = Lab()
-    genuine, down = queries.extend, True
+    genuine, down = claiming.extend, True
 
     def extend(connection: Connection, extensions: Sequence[Extension]) -> list[dict[int, int]]:
         if down:
@@ -291,7 +291,7 @@ async def test_a_trial_that_lost_its_lease_for_a_while_is_run_again(
         nonlocal down
         down = False
 
-    monkeypatch.setattr(queries, "extend", extend)
+    monkeypatch.setattr(claiming, "extend", extend)
     lab.on_run, lab.on_teardown = run, teardown
     async with opened(url) as experiment:
         engine = scheduler(experiment, lab, trials=1, lease=SHORT)

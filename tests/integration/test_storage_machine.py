@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from tests import servers
 from windtunnel.errors import StaleTrial, TrialAlreadyFinished
 from windtunnel.model import FailureKind, RunResult, Status, Trial
-from windtunnel.storage import INTERRUPTED, Experiment, Storage, open_storage, queries
+from windtunnel.storage import INTERRUPTED, Experiment, Storage, open_storage
 from windtunnel.testing.storage_fixtures import LEASE, TARGETS, TUNABLES, Clock, at, ended, new
 
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
@@ -328,7 +328,7 @@ def run(url: str, examples: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _our_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "now_us", clock.now_us)
+    monkeypatch.setattr("windtunnel.storage.clock.now_us", clock.now_us)
 
 
 @pytest.mark.timeout(600)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, update
 
-from windtunnel.storage import queries
+from windtunnel.storage import clock
 from windtunnel.storage.schema import IS_PENDING, experiment, session, trial
 
 __all__ = ["Backlog", "backlog", "want"]
@@ -36,7 +36,7 @@ def backlog(connection: Connection, experiment_pk: int, owner: str) -> Backlog:
     wanted = select(func.coalesce(func.sum(session.c.wanting), 0)).where(
         session.c.experiment == experiment_pk,
         session.c.owner != owner,
-        session.c.wanting_until_us > queries.now_us(connection),
+        session.c.wanting_until_us > clock.now_us(connection),
     )
     row = connection.execute(
         select(
@@ -55,5 +55,5 @@ def backlog(connection: Connection, experiment_pk: int, owner: str) -> Backlog:
 def want(connection: Connection, experiment_pk: int, owner: str, number: int, lasting_us: int) -> None:
     """Note that ``owner`` could run so many more trials, to be believed for a while."""
     mine = (session.c.experiment == experiment_pk) & (session.c.owner == owner)
-    until = queries.now_us(connection) + lasting_us
+    until = clock.now_us(connection) + lasting_us
     connection.execute(update(session).where(mine).values(wanting=number, wanting_until_us=until))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -12,7 +11,8 @@ from sqlalchemy import Connection, Dialect, Table, bindparam
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 __all__ = [
-    "clock_us",
+    "CHUNK",
+    "chunks",
     "has_update_returning",
     "insert_new",
     "insert_rows",
@@ -20,25 +20,19 @@ __all__ = [
     "unchecked_references",
 ]
 
-_CLOCKS = {
-    "postgresql": "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
-    "mysql": "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
-}
+CHUNK = 500
+"""Values in one IN list: within every database's limit on parameters."""
 _SCHEMA_LOCK = 0x77696E6474756E6C  # "windtunl"
 _WORTH_COPY = 500
 """Rows from which COPY, three times as fast, makes up for the savepoint around it."""
 
 
-def clock_us(connection: Connection) -> int:
-    """The time leases are counted in: the server's, so that all workers share one clock.
-
-    An SQLite file is only shared on one machine, whose clock serves.
-    """
-    ask = _CLOCKS.get(connection.dialect.name)
-    if ask is None:
-        return time.time_ns() // 1000
-    now: int = connection.exec_driver_sql(ask).scalar_one()
-    return int(now)
+def chunks(values: Iterable[Any]) -> Iterable[list[Any]]:
+    """``values`` in lists that fit into one IN."""
+    rest = list(values)
+    while rest:
+        yield rest[:CHUNK]
+        rest = rest[CHUNK:]
 
 
 def has_update_returning(dialect: Dialect) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, delete, exc, select, tuple_, update
 
 from windtunnel.errors import ConfigError, NotFound, StorageError, TrialAlreadyFinished, TunableError
 from windtunnel.model import Status
-from windtunnel.storage import leading, queries, reads
+from windtunnel.storage import clock, ending, leading, reads
 from windtunnel.storage.requests import EndedAttempt
 from windtunnel.storage.schema import IS_RUNNING, experiment, experiment_merge, telemetry, trial
 from windtunnel.texts import check_text
@@ -98,9 +98,9 @@ def cancel(connection: Connection, experiment_pk: int, trial_id: int, reason: st
         raise TrialAlreadyFinished(
             f"trial {trial_id} is {status.name} already; it cannot be canceled any more"
         )
-    now, why = queries.now_us(connection), f"canceled: {check_text(reason, 'a reason')}"
+    now, why = clock.now_us(connection), f"canceled: {check_text(reason, 'a reason')}"
     if status is Status.RUNNING:
-        queries.keep_attempt(connection, this, now, EndedAttempt(why))
+        ending.keep_attempt(connection, this, now, EndedAttempt(why))
     connection.execute(
         update(trial)
         .where(this)
@@ -130,7 +130,7 @@ def check_removable(connection: Connection, experiment_pk: int, dead_owners: Seq
     held = and_(
         trial.c.experiment == experiment_pk,
         IS_RUNNING,
-        trial.c.lease_until_us >= queries.now_us(connection),
+        trial.c.lease_until_us >= clock.now_us(connection),
         trial.c.owner.not_in(list(dead_owners)),
     )
     owners = connection.execute(select(trial.c.trial_id, trial.c.owner).where(held)).all()

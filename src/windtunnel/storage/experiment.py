@@ -17,9 +17,11 @@ from windtunnel.errors import NotFound, TunableError
 from windtunnel.model import Direction, NewTrial, Sample, Status, Trial, TrialRecord, utc_now
 from windtunnel.objectives import Objective, directions
 from windtunnel.storage import (
+    adding,
+    claiming,
     editing,
+    ending,
     maintenance,
-    queries,
     ranking,
     reads,
     requests,
@@ -208,7 +210,7 @@ class Experiment(Analysis, Holding, Sharing, Tradeoffs):
             return []
         rows = await converted(_new_row, new, at_once=_NEW_AT_ONCE)
         wanted = requests.Addition(self._key, rows, at_most, suggested, leader)
-        added = await self._writer.submit(queries.add_trials, wanted)
+        added = await self._writer.submit(adding.add_trials, wanted)
         trials = [
             Trial(
                 experiment_id=self.experiment_id,
@@ -234,11 +236,11 @@ class Experiment(Analysis, Holding, Sharing, Tradeoffs):
             return []
         wanted = requests.Claim(self._key, owner, limit, lease // timedelta(microseconds=1))
         claimed: list[Trial] = []
-        for row in await self._writer.submit(queries.claim, wanted):
+        for row in await self._writer.submit(claiming.claim, wanted):
             try:
                 claimed.append(self._trial(row, status=Status.RUNNING, owner=owner))
             except TunableError as exc:
-                await self._writer.submit(queries.finish, self._unusable(row, exc))
+                await self._writer.submit(ending.finish, self._unusable(row, exc))
             if len(claimed) % _CLAIMED_AT_ONCE == 0:
                 # Let others run; not cancelled here, or the trials would be ours and nobody would know.
                 await anyio.lowlevel.cancel_shielded_checkpoint()
@@ -250,7 +252,7 @@ class Experiment(Analysis, Holding, Sharing, Tradeoffs):
         :returns: trial_id → token of those trials; one that is missing was lost to another worker.
         """
         wanted = requests.Extension(self._key, owner, lease // timedelta(microseconds=1))
-        (held,) = await self._database.write(queries.extend, [wanted])
+        (held,) = await self._database.write(claiming.extend, [wanted])
         return held
 
     def pulse(

@@ -8,7 +8,7 @@ from datetime import timedelta
 from windtunnel.concurrency import converted
 from windtunnel.errors import ResultsInvalid, StorageError
 from windtunnel.model import Direction, FailureKind, RunResult, Sample, Status, Trial
-from windtunnel.storage import queries, recording, requests, values
+from windtunnel.storage import ending, recording, requests, values
 from windtunnel.storage.writer import GroupWriter
 from windtunnel.texts import check_metric_name
 
@@ -99,7 +99,7 @@ class Holding:
             host,
             None if kind is None else kind.value,
         )
-        await self._writer.submit(queries.finish, completion)
+        await self._writer.submit(ending.finish, completion)
 
     def _score(self, result: RunResult) -> float | None:
         """The first objective's value, for comparisons inside the database."""
@@ -147,7 +147,7 @@ class Holding:
 
     async def _put_back(self, trial: Trial, attempt: requests.EndedAttempt, after: timedelta) -> None:
         await self._writer.submit(
-            queries.release, requests.Release(self._key, trial.trial_id, trial.token, after // _US, attempt)
+            ending.release, requests.Release(self._key, trial.trial_id, trial.token, after // _US, attempt)
         )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, and_, insert, select, update
 from windtunnel.errors import ConfigError, ExperimentMismatch, StorageError
 from windtunnel.model import Status
 from windtunnel.objectives import directions
-from windtunnel.storage import mlos, queries, reads, values
+from windtunnel.storage import clock, mlos, reads, values
 from windtunnel.storage.database import Database
 from windtunnel.storage.inference import Inferred, infer, measured, typed
 from windtunnel.storage.schema import experiment, session, trial
@@ -205,7 +205,7 @@ def _ensure(connection: Connection, name: str, theirs: mlos.Experiment, inferred
             this = experiment.c.id == stored.id
             connection.execute(update(experiment).where(this).values(tunables=definition))
         return stored.id
-    now = queries.now_us(connection)
+    now = clock.now_us(connection)
     connection.execute(
         insert(experiment),
         {

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, and_, delete, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
-from windtunnel.storage import queries
+from windtunnel.storage import clock
 from windtunnel.storage.dialects import insert_new
 from windtunnel.storage.schema import optimizer_lease
 
@@ -20,14 +20,14 @@ __all__ = ["free", "holder", "renew", "resign", "take"]
 
 def holder(connection: Connection, experiment_pk: int) -> str | None:
     """Who holds the lease now; None if it is free or has expired."""
-    held = and_(_of(experiment_pk), optimizer_lease.c.lease_until_us >= queries.now_us(connection))
+    held = and_(_of(experiment_pk), optimizer_lease.c.lease_until_us >= clock.now_us(connection))
     found: str | None = connection.execute(select(optimizer_lease.c.owner).where(held)).scalar_one_or_none()
     return found
 
 
 def take(connection: Connection, experiment_pk: int, owner: str, lease_us: int, dead: Sequence[str]) -> bool:
     """Make the lease ``owner``'s if it is free, expired, theirs already or of one of the ``dead``."""
-    now = queries.now_us(connection)
+    now = clock.now_us(connection)
     is_free = or_(
         optimizer_lease.c.owner.in_([owner, *dead]),
         optimizer_lease.c.lease_until_us < now,
@@ -44,7 +44,7 @@ def take(connection: Connection, experiment_pk: int, owner: str, lease_us: int, 
 
 def renew(connection: Connection, experiment_pk: int, owner: str, lease_us: int) -> bool:
     """Renew the lease if ``owner`` holds it; whether they do. One that expired and was not taken is held."""
-    until = queries.now_us(connection) + lease_us
+    until = clock.now_us(connection) + lease_us
     return _update(
         connection, and_(_of(experiment_pk), optimizer_lease.c.owner == owner), {"lease_until_us": until}
     )

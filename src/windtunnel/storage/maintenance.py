@@ -24,7 +24,7 @@ from sqlalchemy import (
 from windtunnel.errors import ExperimentMismatch, SchemaMismatch, TunableError
 from windtunnel.model import Status
 from windtunnel.objectives import directions, parse_objectives
-from windtunnel.storage import leading, queries, reads, values
+from windtunnel.storage import clock, ending, leading, reads, values
 from windtunnel.storage.dialects import lock_schema
 from windtunnel.storage.requests import EndedAttempt
 from windtunnel.storage.schema import (
@@ -111,7 +111,7 @@ def ensure_experiment(connection: Connection, new: NewExperiment, tunables: Tuna
         "root_env_config": new.root_env_config,
         "objectives": json.dumps(new.objectives),
         "tunables": json.dumps(new.tunables),
-        "created_us": queries.now_us(connection),
+        "created_us": clock.now_us(connection),
         "windtunnel": new.windtunnel,
         "suggested": 0,
     }
@@ -178,8 +178,8 @@ def requeue(connection: Connection, experiment_pk: int, dead_owners: Sequence[st
         trial.c.failure == interrupted,
     )
     leading.free(connection, experiment_pk, dead_owners)
-    now = queries.now_us(connection)
+    now = clock.now_us(connection)
     died, cut_off = EndedAttempt("its worker died"), EndedAttempt(interrupted)
-    return queries.put_back(connection, orphaned, now, died) + queries.put_back(
+    return ending.put_back(connection, orphaned, now, died) + ending.put_back(
         connection, stopped, now, cut_off
     )

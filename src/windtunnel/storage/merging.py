@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert, or_, select
 from windtunnel.errors import ExperimentMismatch, MergeCycle, NotFound, TunableError
 from windtunnel.model import FailureKind, History, Status
 from windtunnel.objectives import directions
-from windtunnel.storage import blocks, queries, reads, values
+from windtunnel.storage import blocks, clock, reads, values
 from windtunnel.storage.schema import config, experiment, experiment_merge, trial
 from windtunnel.tunables import Tunable, TunableGroups
 
@@ -89,7 +89,7 @@ def merge(connection: Connection, experiment_pk: int, names: Sequence[str]) -> N
         if other.id not in edges.get(own.id, ()):
             new.append(other.id)
     if new:
-        now = queries.now_us(connection)
+        now = clock.now_us(connection)
         rows = [{"experiment": own.id, "merged": pk, "merged_us": now} for pk in new]
         connection.execute(insert(experiment_merge), rows)
 

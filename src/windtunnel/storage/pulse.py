@@ -25,7 +25,7 @@ import anyio.to_thread
 from sqlalchemy import Connection
 
 from windtunnel.errors import StorageError
-from windtunnel.storage import leading, queries
+from windtunnel.storage import claiming, leading
 from windtunnel.storage.errors import Disconnected, mapped_errors
 from windtunnel.storage.requests import Extension
 
@@ -266,7 +266,7 @@ class _Thread:
 
 def _renew(connection: Connection, *, wanted: Sequence[Extension], at: float) -> list[Beat]:
     """Renew the leases of the trials of each, and its optimizer lease."""
-    held = queries.extend(connection, wanted)
+    held = claiming.extend(connection, wanted)
     leads = [leading.renew(connection, *one) for one in wanted]
     return [Beat(trials, leader, at) for trials, leader in zip(held, leads, strict=True)]
 

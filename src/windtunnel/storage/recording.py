@@ -1,4 +1,4 @@
-"""Telemetry into the database, like the writes of ``queries.py``."""
+"""Telemetry into the database."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sqlalchemy import Connection, select
 
 from windtunnel.errors import StorageError
 from windtunnel.model import Status
-from windtunnel.storage.dialects import insert_new, insert_rows
-from windtunnel.storage.queries import chunks, stale
+from windtunnel.storage.dialects import chunks, insert_new, insert_rows
+from windtunnel.storage.ending import stale
 from windtunnel.storage.requests import Points
 from windtunnel.storage.schema import metric, status_is, telemetry, trial
 

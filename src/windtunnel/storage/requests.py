@@ -1,4 +1,4 @@
-"""What the writes of ``queries.py`` take and give: plain values in terms of columns, safe to apply again."""
+"""What adding, claiming and ending trials take and give: in terms of columns, safe to apply again."""
 
 from __future__ import annotations
 

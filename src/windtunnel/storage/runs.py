@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, and_, func, or_, select
 
 from windtunnel.model import FailureKind, Status, TrialRecord
-from windtunnel.storage import blocks, queries, reads
+from windtunnel.storage import blocks, dialects, reads
 from windtunnel.storage.schema import HAS_HOST, IS_COMPLETED, trial, trial_attempt
 
 __all__ = ["Result", "ScoredRun", "failed_attempts", "hosts_of", "outcomes", "results", "scored_runs"]
@@ -88,7 +88,7 @@ def outcomes(
         or_(trial.c.failure.is_(None), trial.c.failure != interrupted),
     ).order_by(trial.c.trial_id)
     found: list[TrialRecord] = []
-    for some in queries.chunks(sorted(trial_ids)):
+    for some in dialects.chunks(sorted(trial_ids)):
         rows = connection.execute(completed.where(trial.c.trial_id.in_(some)))
         found += map(reads.as_record, rows)
     return found
@@ -99,7 +99,7 @@ def hosts_of(
 ) -> dict[int, frozenset[str]]:
     """configuration → hosts on which attempts of its trials have ended."""
     found: dict[int, set[str]] = {config_id: set() for config_id in config_ids}
-    for configs in queries.chunks(sorted(found)):
+    for configs in dialects.chunks(sorted(found)):
         some = trial.c.config_id.in_(configs)
         last = select(trial.c.config_id, trial.c.host).where(
             trial.c.experiment == experiment_pk, some, HAS_HOST

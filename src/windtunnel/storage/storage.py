@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from windtunnel.errors import NotFound, SchemaMismatch
 from windtunnel.model import Direction, TrialRecord
 from windtunnel.objectives import Objective, parse_objectives
-from windtunnel.storage import editing, maintenance, queries, reads, recording, stories
+from windtunnel.storage import adding, claiming, editing, ending, maintenance, reads, recording, stories
 from windtunnel.storage.database import Database, open_database
 from windtunnel.storage.dialects import lock_schema
 from windtunnel.storage.experiment import Experiment
@@ -33,11 +33,11 @@ _VERSION = importlib.metadata.version("windtunnel")
 _ORDER = (
     recording.register_metrics,
     stories.note_hosts,
-    queries.add_trials,
+    adding.add_trials,
     recording.record,
-    queries.finish,
-    queries.release,
-    queries.claim,
+    ending.finish,
+    ending.release,
+    claiming.claim,
 )
 """In which order the kinds of writes stand in one transaction: what frees a trial before what claims one."""
 

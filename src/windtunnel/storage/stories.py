@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, func, insert, select
 
 from windtunnel.model import FailureKind, Status, TrialRecord
-from windtunnel.storage import queries, reads, values
+from windtunnel.storage import clock, reads, values
 from windtunnel.storage.dialects import insert_new
 from windtunnel.storage.schema import host_facts, session, telemetry, trial, trial_attempt
 
@@ -60,7 +60,7 @@ def begin_session(connection: Connection, experiment_pk: int, owner: str, facts:
         "experiment": experiment_pk,
         "owner": owner,
         "facts": facts,
-        "started_us": queries.now_us(connection),
+        "started_us": clock.now_us(connection),
     }
     connection.execute(insert(session), row)
 

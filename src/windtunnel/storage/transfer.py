@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from windtunnel.errors import ExperimentMismatch
 from windtunnel.model import Status
-from windtunnel.storage import queries, recording
+from windtunnel.storage import adding, clock, ending, recording
 from windtunnel.storage.database import Database
 from windtunnel.storage.dialects import insert_rows
 from windtunnel.storage.schema import experiment, telemetry, trial, trial_attempt
@@ -147,7 +147,7 @@ def store_trials(connection: Connection, experiment_pk: int, page: TrialPage) ->
     """
     number_from(connection, experiment_pk, page.trials[-1]["trial_id"] + 1)
     here = _trials_here(connection, experiment_pk, page)
-    ids = queries.config_ids(connection, ((row["digest"], row["params"]) for row in page.trials))
+    ids = adding.config_ids(connection, ((row["digest"], row["params"]) for row in page.trials))
     new: list[Row] = []
     updated: list[Row] = []
     attempts = list(page.attempts)
@@ -155,8 +155,8 @@ def store_trials(connection: Connection, experiment_pk: int, page: TrialPage) ->
         row = {column.name: theirs[column.name] for column in trial.columns}
         row |= {"experiment": experiment_pk, "config_id": ids[theirs["digest"]]}
         if row["status"] == Status.RUNNING.value:
-            attempts.append(_stopped(row, queries.now_us(connection)))
-            row |= {**dict.fromkeys(queries.CLEARED), "status": Status.PENDING.value}
+            attempts.append(_stopped(row, clock.now_us(connection)))
+            row |= {**dict.fromkeys(ending.CLEARED), "status": Status.PENDING.value}
         ours = here.get(row["trial_id"])
         if ours is None:
             new.append(row)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from windtunnel.model import Direction, NewTrial, RunResult, Sample, Status, Trial
-from windtunnel.storage import Experiment, Storage, open_storage, queries
+from windtunnel.storage import Experiment, Storage, open_storage
 from windtunnel.tunables import TunableGroups
 
 __all__ = [
@@ -53,7 +53,7 @@ class Clock:
         self.now += by
 
     def now_us(self, _connection: object) -> int:
-        """Replaces ``queries.now_us``."""
+        """Replaces ``storage.clock.now_us``."""
         return (self.now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
@@ -92,7 +92,7 @@ class StorageFixtures:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock = Clock()
-        monkeypatch.setattr(queries, "now_us", clock.now_us)
+        monkeypatch.setattr("windtunnel.storage.clock.now_us", clock.now_us)
         return clock
 
     @pytest.fixture
