@@ -89,6 +89,7 @@ def test_a_finished_experiment_is_shown_once_and_left(call: Call) -> None:
     assert values[-1] == data["best"]["metrics"]["score"]
 
 
+@pytest.mark.timeout(40)
 def test_what_runs_elsewhere_is_seen_with_its_telemetry(call: Call, tmp_path: Path) -> None:
     with running(tmp_path):
         data: dict[str, Any] = {}

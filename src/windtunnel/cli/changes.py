@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import anyio
 
 from windtunnel.cli.console import make_console
+from windtunnel.cli.data import as_json
 from windtunnel.cli.logs import set_up_logging
 from windtunnel.cli.stored import check_exists, place_of
 from windtunnel.cli.verdict import FAILED, OK
@@ -43,6 +44,14 @@ def _say(text: str) -> None:
     make_console(sys.stdout).print(plain(text), soft_wrap=True)
 
 
+def _tell(text: str, data: Mapping[str, object], *, as_data: bool) -> None:
+    """What was done, for people or for programs."""
+    if as_data:
+        sys.stdout.write(as_json(data))
+    else:
+        _say(text)
+
+
 # Trials
 
 
@@ -55,6 +64,7 @@ def enqueue_trial(
     from_best: bool,
     priority: int,
     not_before: str | None,
+    as_data: bool,
 ) -> None:
     """Add a trial.
 
@@ -82,7 +92,17 @@ def enqueue_trial(
 
     trial = _with(storage, add)
     when = "" if start is None else f", not before {start.isoformat()}"
-    _say(f"trial {trial.trial_id} of {experiment_id} is queued: {assigned(trial.tunables)}{when}")
+    _tell(
+        f"trial {trial.trial_id} of {experiment_id} is queued: {assigned(trial.tunables)}{when}",
+        {
+            "experiment_id": experiment_id,
+            "trial_id": trial.trial_id,
+            "config_id": trial.config_id,
+            "config": dict(trial.tunables),
+            "not_before": None if start is None else start.isoformat(),
+        },
+        as_data=as_data,
+    )
 
 
 def _parsed(assignments: Sequence[str]) -> dict[str, object]:
@@ -107,7 +127,9 @@ def _time(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def cancel_trials(experiment_id: str, storage: str, *, trials: Sequence[int], reason: str) -> int:
+def cancel_trials(
+    experiment_id: str, storage: str, *, trials: Sequence[int], reason: str, as_data: bool
+) -> int:
     """Cancel each of the trials, and tell of those that cannot be.
 
     :returns: the exit code: 1 if one of them could not be canceled.
@@ -124,15 +146,21 @@ def cancel_trials(experiment_id: str, storage: str, *, trials: Sequence[int], re
                 refused[trial_id] = str(exc)
 
     _with(storage, cancel)
-    for one in dict.fromkeys(trials):
-        _say(refused.get(one) or f"trial {one} of {experiment_id} is canceled")
+    told = [
+        refused.get(one) or f"trial {one} of {experiment_id} is canceled" for one in dict.fromkeys(trials)
+    ]
+    canceled = [one for one in dict.fromkeys(trials) if one not in refused]
+    data = {"experiment_id": experiment_id, "canceled": canceled, "refused": refused}
+    _tell("\n".join(told), data, as_data=as_data)
     return FAILED if refused else OK
 
 
 # Experiments
 
 
-def delete_experiment(experiment_id: str, storage: str, *, confirmed: bool, force: bool) -> None:
+def delete_experiment(
+    experiment_id: str, storage: str, *, confirmed: bool, force: bool, as_data: bool
+) -> None:
     """Delete an experiment; ask before, if that was not ``confirmed``.
 
     :raises ConfigError: if nobody can be asked.
@@ -142,11 +170,11 @@ def delete_experiment(experiment_id: str, storage: str, *, confirmed: bool, forc
     async def delete(opened: Storage) -> None:
         await opened.delete_experiment(experiment_id, force=force, is_dead=certainly_dead)
 
-    if confirmed or _agreed(experiment_id, storage):
+    agreed = confirmed or _agreed(experiment_id, storage)
+    if agreed:
         _with(storage, delete)
-        _say(f"{experiment_id} is deleted")
-    else:
-        _say("nothing is deleted")
+    text = f"{experiment_id} is deleted" if agreed else "nothing is deleted"
+    _tell(text, {"experiment_id": experiment_id, "deleted": agreed}, as_data=as_data)
 
 
 def _agreed(experiment_id: str, storage: str) -> bool:
@@ -160,11 +188,11 @@ def _agreed(experiment_id: str, storage: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def rename_experiment(old: str, new: str, storage: str) -> None:
+def rename_experiment(old: str, new: str, storage: str, *, as_data: bool) -> None:
     """Give an experiment another id.
 
     :raises WindtunnelError: if it does not exist, the new one does or cannot be an id, or the database fails.
     """
 
     _with(storage, lambda opened: opened.rename_experiment(old, new))
-    _say(f"{old} is now {new}")
+    _tell(f"{old} is now {new}", {"old": old, "new": new}, as_data=as_data)

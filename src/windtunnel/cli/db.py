@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
 from windtunnel.cli import DEFAULT_STORAGE
+from windtunnel.cli.options import JsonObject
 
 __all__ = ["register"]
 
@@ -21,6 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def upgrade(
     storage: Annotated[str, typer.Option(metavar="URL", help="The database.")] = DEFAULT_STORAGE,
+    as_json: JsonObject = False,
 ) -> None:
     """Bring a database's tables up to date. SQLite files are upgraded by themselves when they are opened.
 
@@ -35,4 +38,7 @@ def upgrade(
 
     check_exists(storage)
     revision = anyio.run(upgrade_storage, storage)
-    typer.echo(f"{place_of(storage)} has schema {revision}")
+    if as_json:
+        typer.echo(json.dumps({"storage": place_of(storage), "schema": revision}))
+    else:
+        typer.echo(f"{place_of(storage)} has schema {revision}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from windtunnel.cli import DEFAULT_STORAGE
-from windtunnel.cli.options import Experiment
+from windtunnel.cli.options import Experiment, JsonObject
 
 __all__ = ["register"]
 
@@ -41,6 +41,7 @@ def enqueue(
         typer.Option(metavar="TIME", help="Do not start earlier; ISO 8601, in UTC if it names no zone."),
     ] = None,
     storage: _Storage = DEFAULT_STORAGE,
+    as_json: JsonObject = False,
 ) -> None:
     """Add a trial to an experiment, also while it runs.
 
@@ -63,6 +64,7 @@ def enqueue(
         from_best=from_best,
         priority=priority,
         not_before=not_before,
+        as_data=as_json,
     )
 
 
@@ -71,6 +73,7 @@ def cancel(
     trials: Annotated[list[int], typer.Argument(metavar="TRIAL...", help="Numbers of the trials.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Kept with the trials.")] = "on request",
     storage: _Storage = DEFAULT_STORAGE,
+    as_json: JsonObject = False,
 ) -> None:
     """Cancel trials that wait or run. They are not run again on resume.
 
@@ -83,7 +86,7 @@ def cancel(
     """
     from windtunnel.cli.changes import cancel_trials
 
-    raise typer.Exit(cancel_trials(experiment, storage, trials=trials, reason=reason))
+    raise typer.Exit(cancel_trials(experiment, storage, trials=trials, reason=reason, as_data=as_json))
 
 
 def delete(
@@ -93,6 +96,7 @@ def delete(
         bool, typer.Option("--force", help="Also if it runs, or if others have merged it.")
     ] = False,
     storage: _Storage = DEFAULT_STORAGE,
+    as_json: JsonObject = False,
 ) -> None:
     """Delete an experiment with its trials and telemetry. There is no way back.
 
@@ -103,13 +107,14 @@ def delete(
     """
     from windtunnel.cli.changes import delete_experiment
 
-    delete_experiment(experiment, storage, confirmed=yes, force=force)
+    delete_experiment(experiment, storage, confirmed=yes, force=force, as_data=as_json)
 
 
 def rename(
     old: Annotated[str, typer.Argument(metavar="OLD", help="Id of the experiment.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Its new id.")],
     storage: _Storage = DEFAULT_STORAGE,
+    as_json: JsonObject = False,
 ) -> None:
     """Give an experiment another id. Runs of it go on.
 
@@ -119,13 +124,14 @@ def rename(
     """
     from windtunnel.cli.changes import rename_experiment
 
-    rename_experiment(old, new, storage)
+    rename_experiment(old, new, storage, as_data=as_json)
 
 
 def copy(
     source: Annotated[str, typer.Argument(metavar="SOURCE_URL", help="Database to copy from.")],
     target: Annotated[str, typer.Argument(metavar="TARGET_URL", help="Database to copy into.")],
     experiments: _Experiments = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """Copy experiments into another database, with all that was recorded of them.
 
@@ -139,7 +145,7 @@ def copy(
     """
     from windtunnel.cli.transfer import copy_experiments
 
-    copy_experiments(source, target, experiments)
+    copy_experiments(source, target, experiments, as_data=as_json)
 
 
 def import_mlos(
@@ -147,6 +153,7 @@ def import_mlos(
     experiments: _Experiments = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put before the ids of the experiments.")] = "",
     storage: _Storage = DEFAULT_STORAGE,
+    as_json: JsonObject = False,
 ) -> None:
     """Import experiments from a database of mlos_bench.
 
@@ -160,4 +167,4 @@ def import_mlos(
     """
     from windtunnel.cli.transfer import import_experiments
 
-    import_experiments(source, storage, experiments, prefix=prefix)
+    import_experiments(source, storage, experiments, prefix=prefix, as_data=as_json)

@@ -37,6 +37,7 @@ from windtunnel.cli.options import (
     Globals,
     GlobalsFiles,
     Hosts,
+    JsonObject,
     LogFormat,
     MetricsPort,
     Verbose,
@@ -314,6 +315,7 @@ def merge(
     experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the one that learns.")],
     others: Annotated[list[str], typer.Argument(metavar="OTHER", help="Ids of those it learns from.")],
     storage: Annotated[str, typer.Option(metavar="URL", help=_STORAGE)] = DEFAULT_STORAGE,
+    as_json: JsonObject = False,
 ) -> None:
     """Let an experiment learn from the trials of others, when it is run next.
 
@@ -326,7 +328,7 @@ def merge(
     """
     from windtunnel.cli.merge import merge_experiments
 
-    merge_experiments(experiment, others, storage)
+    merge_experiments(experiment, others, storage, as_data=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import anyio
 
 from windtunnel.cli.console import make_console
+from windtunnel.cli.data import as_json
 from windtunnel.cli.logs import set_up_logging
 from windtunnel.cli.stored import check_exists
 from windtunnel.cli.words import plain
@@ -16,7 +17,7 @@ from windtunnel.storage import MergedData, MergedExperiment, open_storage
 __all__ = ["merge_experiments"]
 
 
-def merge_experiments(experiment_id: str, others: Sequence[str], storage: str) -> None:
+def merge_experiments(experiment_id: str, others: Sequence[str], storage: str, *, as_data: bool) -> None:
     """Merge ``others`` in, and print what an optimizer is told of them.
 
     :raises StorageError: if one of them does not exist, does not fit, or learns from ``experiment_id``.
@@ -24,6 +25,10 @@ def merge_experiments(experiment_id: str, others: Sequence[str], storage: str) -
     set_up_logging(make_console(sys.stderr))
     check_exists(storage)
     merged = anyio.run(_merged, experiment_id, others, storage)
+    if as_data:
+        learns_from = [_data(one) for one in merged.experiments]
+        sys.stdout.write(as_json({"experiment_id": experiment_id, "learns_from": learns_from}))
+        return
     console = make_console(sys.stdout)
     console.print(f"{plain(experiment_id)} learns from:", soft_wrap=True)
     for one in merged.experiments:
@@ -35,6 +40,18 @@ async def _merged(experiment_id: str, others: Sequence[str], storage: str) -> Me
         experiment = await opened.open_experiment(experiment_id)
         await experiment.merge(others)
         return await experiment.load_merged()
+
+
+def _data(one: MergedExperiment) -> dict[str, object]:
+    return {
+        "experiment_id": one.experiment_id,
+        "trials": one.trials,
+        "imputed": dict(one.imputed),
+        "from_parameters": dict(one.from_parameters),
+        "left_out": one.left_out,
+        "outside": dict(one.outside),
+        "dropped": list(one.dropped),
+    }
 
 
 def _described(one: MergedExperiment) -> str:

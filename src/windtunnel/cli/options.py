@@ -19,6 +19,7 @@ __all__ = [
     "Globals",
     "GlobalsFiles",
     "Hosts",
+    "JsonObject",
     "LogFormat",
     "MetricsPort",
     "Storage",
@@ -39,6 +40,7 @@ Experiment = Annotated[
 ]
 Storage = Annotated[str, typer.Option(metavar="URL", help="Database to use, such as sqlite:///runs.db.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, the progress to stderr.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 Verbose = Annotated[
     int,
     typer.Option("--verbose", "-v", count=True, show_default=False, help="Log more; -vv logs everything."),

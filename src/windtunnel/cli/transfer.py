@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 
 import anyio
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from windtunnel.cli.console import is_live, make_console
+from windtunnel.cli.data import as_json
 from windtunnel.cli.logs import set_up_logging
 from windtunnel.cli.stored import place_of
 from windtunnel.cli.words import plain
@@ -22,27 +24,35 @@ from windtunnel.storage.transfer import Progress, Transferred
 __all__ = ["copy_experiments", "import_experiments"]
 
 
-def copy_experiments(source: str, target: str, experiments: Sequence[str] | None) -> None:
+def copy_experiments(source: str, target: str, experiments: Sequence[str] | None, *, as_data: bool) -> None:
     """Copy experiments, and tell what was copied.
 
     :raises WindtunnelError: if they cannot be copied.
     """
-    _transfer(partial(copy_storage, source, target, experiments or None), source, target)
+    _transfer(partial(copy_storage, source, target, experiments or None), source, target, as_data=as_data)
 
 
-def import_experiments(source: str, target: str, experiments: Sequence[str] | None, *, prefix: str) -> None:
+def import_experiments(
+    source: str, target: str, experiments: Sequence[str] | None, *, prefix: str, as_data: bool
+) -> None:
     """Import experiments of mlos_bench, and tell what was imported.
 
     :raises WindtunnelError: if they cannot be imported.
     """
-    _transfer(partial(import_mlos, source, target, experiments or None, prefix=prefix), source, target)
+    work = partial(import_mlos, source, target, experiments or None, prefix=prefix)
+    _transfer(work, source, target, as_data=as_data)
 
 
-def _transfer(work: Callable[..., Awaitable[list[Transferred]]], source: str, target: str) -> None:
-    console = make_console(sys.stdout)
+def _transfer(
+    work: Callable[..., Awaitable[list[Transferred]]], source: str, target: str, *, as_data: bool
+) -> None:
+    console = make_console(sys.stderr if as_data else sys.stdout)
     set_up_logging(make_console(sys.stderr))
     with _shown(console) as progress:
         done = anyio.run(partial(work, progress=progress))
+    if as_data:
+        sys.stdout.write(as_json([asdict(one) for one in done]))
+        return
     for one in done:
         console.print(plain(_told(one)), soft_wrap=True)
         for note in one.notes:

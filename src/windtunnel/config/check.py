@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from windtunnel.config.build import Parts, make_parts
 from windtunnel.config.document import Document
 from windtunnel.config.load import LoadedConfig, Origin, compose, expanded, names_of, without_secrets
+from windtunnel.config.schema import OptimizerConfig, optimizer_section
 from windtunnel.config.scripts import broken_files
 from windtunnel.environments.file_share import LocalFileShareEnv
 from windtunnel.environments.local import LocalEnv
 from windtunnel.environments.registry import environment_class
 from windtunnel.environments.remote import RemoteEnv
 from windtunnel.errors import ConfigError
-from windtunnel.optimizers import optimizer_class
+from windtunnel.optimizers import default_optimizer, optimizer_class
 from windtunnel.options import nearest, parse_options
 from windtunnel.pruners import pruner_class
 from windtunnel.tunables import TunableGroups
@@ -128,9 +129,11 @@ def _tree(environment: object, path: _Steps) -> Iterator[tuple[Mapping[str, Any]
 
 
 def _optimizer(data: Mapping[str, Any]) -> _Attempts:
-    yield lambda: _own(
-        data.get("optimizer"), ("optimizer",), optimizer_class, ("seed", "start_with_defaults")
-    )
+    section = optimizer_section(data.get("optimizer", {}))
+    if isinstance(section, Mapping) and section.get("name") is None:
+        section = {**section, "name": default_optimizer()[0]}
+    common = tuple(name for name in OptimizerConfig.model_fields if name != "name")
+    yield partial(_own, section, ("optimizer",), optimizer_class, common)
 
 
 def _pruners(data: Mapping[str, Any]) -> _Attempts:
