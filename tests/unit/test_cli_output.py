@@ -199,3 +199,25 @@ def test_counts_in_words() -> None:
     assert tables.counted(Counts()) == "0 trials"
     assert tables.counted(Counts(total=1, running=1)) == "1 trial: 1 running"
     assert tables.counted(Counts(total=3, succeeded=1, timed_out=2)) == "3 trials: 1 succeeded, 2 timed out"
+
+
+def test_a_long_listing_says_the_same_as_a_table() -> None:
+    experiments = [
+        ExperimentSummary(
+            experiment_id=name,
+            description="",
+            objectives={"t": "max"},
+            counts=Counts(total=total, succeeded=total),
+            best=best,
+        )
+        for name, total, best in (("short", 7, record(3, {"t": 1.5})), ("日本", 1000, None))
+    ]
+    lines = tables.long_listing(experiments, width=200).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["short", "7", "7", "0", "0", "t=1.5", "(trial", "3)"],
+        ["日本", "1000", "1000", "0", "0", "-"],
+    ]
+    table = printed(tables.listing(experiments))
+    assert all(word in table for line in lines for word in line.split())
+    assert lines[1].index("t=1.5") == lines[0].index("best"), "columns stand below each other"
+    assert max(map(len, tables.long_listing(experiments, width=20).splitlines())) == 20

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _BEST = 10
+_MANY = 100
 PATIENCE = timedelta(seconds=3)
 """A person waits who only wants to look."""
 
@@ -56,7 +57,10 @@ def list_experiments(storage: str, *, as_data: bool) -> None:
     if not experiments:
         console.print(f"{place_of(storage)} holds no experiment yet", soft_wrap=True)
         return
-    console.print(tables.listing(experiments))
+    if len(experiments) > _MANY:
+        console.file.write(tables.long_listing(experiments, width=console.width))
+    else:
+        console.print(tables.listing(experiments))
     some = experiments[-1].experiment_id
     console.print(Text(f"more: {show_command(some, storage)}", style="dim"), soft_wrap=True)
 

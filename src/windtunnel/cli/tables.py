@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,7 @@ __all__ = [
     "counted",
     "failure_block",
     "listing",
+    "long_listing",
     "pareto",
     "plain_table",
     "ranking",
@@ -39,17 +41,28 @@ def listing(experiments: Sequence[ExperimentSummary]) -> Table:
     """One row for each experiment. What is left is pending, running, or canceled and run again on resume."""
     table = plain_table("experiment", ">trials", ">succeeded", ">failed", ">left", "best")
     for one in experiments:
-        counts, failed = one.counts, one.counts.failed + one.counts.timed_out
-        left = counts.pending + counts.running + counts.canceled - counts.aborted
-        table.add_row(
-            Text(words.plain(one.experiment_id), style="bold"),
-            str(counts.total),
-            str(counts.succeeded),
-            Text(str(failed), style="red" if failed else ""),
-            str(left),
-            Text(_best(one)),
-        )
+        name, total, succeeded, failed, left, best = _cells(one)
+        style = "" if failed == "0" else "red"
+        table.add_row(Text(name, style="bold"), total, succeeded, Text(failed, style=style), left, Text(best))
     return table
+
+
+def long_listing(experiments: Sequence[ExperimentSummary], *, width: int) -> str:
+    """The same as plain lines of at most ``width`` characters: of a thousand rows, Rich takes seconds."""
+    rows = [("experiment", "trials", "succeeded", "failed", "left", "best"), *map(_cells, experiments)]
+    name, *numbers, _ = (max(map(cell_len, column)) for column in zip(*rows, strict=True))
+    lines = []
+    for first, *counts, best in rows:
+        aligned = "  ".join(f"{count:>{room}}" for count, room in zip(counts, numbers, strict=True))
+        lines.append(words.cut(f" {first}{' ' * (name - cell_len(first))}  {aligned}  {best}", width))
+    return "\n".join(lines) + "\n"
+
+
+def _cells(one: ExperimentSummary) -> tuple[str, ...]:
+    counts = one.counts
+    left = counts.pending + counts.running + counts.canceled - counts.aborted
+    numbers = (counts.total, counts.succeeded, counts.failed + counts.timed_out, left)
+    return (words.plain(one.experiment_id), *map(str, numbers), _best(one))
 
 
 def _best(one: ExperimentSummary) -> str:
