@@ -80,6 +80,11 @@ def test_a_good_description_comes_with_its_parts(tmp_path: Path) -> None:
     assert found.parts.example.pprint() == "MockEnv :: 'MockEnv'"
 
 
+def test_what_every_optimizer_takes_is_not_looked_for_among_its_own_options(tmp_path: Path) -> None:
+    common = {"seed": 1, "start_with_defaults": False, "start_with": [{"x": 4}], "adapter": "llamatune"}
+    assert told(tmp_path, optimizer={"name": "grid", "points": 3, **common}) == []
+
+
 def test_parts_that_do_not_fit_are_told_together(tmp_path: Path) -> None:
     pruner = {"name": "median", "metric": "other"}  # nobody says whether more or less is better
     mistakes = told(tmp_path, pruner=pruner, environment=local(shell_env_params=["nix"]))

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import windtunnel
+from windtunnel.config import from_mapping
 from windtunnel.errors import ConfigError, OptimizerError
 from windtunnel.model import History, Status
 from windtunnel.objectives import Objective
@@ -44,7 +46,7 @@ def projection(space: TunableGroups, seed: int = 1, **options: Any) -> Projectio
 
 
 def adapted(name: str, **adapter: Any) -> OptimizerFactory:
-    return partial(make_optimizer, name, options={"adapter": {"name": "llamatune", **adapter}})
+    return partial(make_optimizer, name, adapter=AdapterConfig(name="llamatune", **adapter))
 
 
 class TestTPE(OptimizerContract):
@@ -180,18 +182,42 @@ def test_it_learns_from_trials_that_are_near_to_a_point_and_says_of_how_many_it_
     assert math.isfinite(valley(learning.ask(2)[1]))
 
 
+DESCRIBED: dict[str, Any] = {
+    "experiment": "e",
+    "objectives": {"score": "min"},
+    "tunables": {
+        "g": {"params": {f"x{i}": {"type": "float", "range": [0, 1], "default": 0.3} for i in range(9)}}
+    },
+    "environment": {"class": "MockEnv"},
+}
+COARSE = {"adapter": {"name": "llamatune", "dimensions": 1, "buckets": 2}}
+
+
+@pytest.mark.parametrize(
+    "optimizer", [{"name": "random", **COARSE}, {"name": "mixed", "members": [{"name": "random", **COARSE}]}]
+)
+async def test_a_description_names_it(url: str, optimizer: dict[str, Any]) -> None:
+    whole = {**DESCRIBED, "storage": url, "trials": 6, "optimizer": {**optimizer, "seed": 1}}
+    summary = await windtunnel.run(whole)
+    assert summary.succeeded == 6
+    async with windtunnel.open_storage(url) as storage:
+        experiment = await storage.open_experiment("e")
+        tried = {str(one.config) async for one in experiment.trials()}
+    assert len(tried) == 3, "the defaults, and what two points stand for"
+
+
 @pytest.mark.parametrize(
     ("adapter", "path", "said"),
     [
-        ("lamatune", ("adapter",), "expected 'llamatune', found 'lamatune'"),
-        ({"dimensions": 3}, ("adapter", "name"), "missing key 'name'"),
-        ({"name": "llamatune", "dimensions": 0}, ("adapter", "dimensions"), "expected at least 1, found 0"),
-        ({"name": "llamatune", "bucket": 9}, ("adapter", "bucket"), "did you mean 'buckets'?"),
-        ({"name": "llamatune", "special_share": 1}, ("adapter", "special_share"), "a value below 1"),
+        ("lamatune", (), "expected 'llamatune', found 'lamatune'; did you mean 'llamatune'?"),
+        ({"dimensions": 3}, ("name",), "missing key 'name'"),
+        ({"name": "llamatune", "dimensions": 0}, ("dimensions",), "expected at least 1, found 0"),
+        ({"name": "llamatune", "bucket": 9}, ("bucket",), "did you mean 'buckets'?"),
+        ({"name": "llamatune", "special_share": 1}, ("special_share",), "expected a value below 1"),
     ],
 )
 def test_a_wrong_adapter_is_refused_where_it_stands(adapter: Any, path: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        make_optimizer("random", tunables=WIDE, objectives=OBJECTIVES, options={"adapter": adapter})
-    assert caught.value.path == path
+        from_mapping({**DESCRIBED, "optimizer": {"name": "random", "adapter": adapter}})
+    assert caught.value.path == ("optimizer", "adapter", *path)
     assert said in str(caught.value)

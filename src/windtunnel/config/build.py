@@ -253,6 +253,7 @@ def _optimizer_maker(loaded: LoadedConfig) -> Callable[[int], Optimizer]:
                 start_with=described.start_with,
                 asked=asked,
                 options=described.options,
+                adapter=described.adapter,
             )
         except ConfigError as exc:
             if isinstance(loaded.origin.data.get("optimizer"), list) and exc.path[:1] == ("members",):

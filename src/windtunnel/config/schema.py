@@ -23,6 +23,7 @@ from windtunnel.config.roles import HostsPerTrial
 from windtunnel.errors import ConfigError
 from windtunnel.model import Timeouts
 from windtunnel.objectives import Objective
+from windtunnel.optimizers.adapters import AdapterConfig
 from windtunnel.options import Count, Duration, OptionalDuration, Options, shown
 from windtunnel.tunables import TunableGroups
 from windtunnel.tunables.definition import CONSTRAINTS
@@ -132,6 +133,9 @@ class OptimizerConfig(Options):
     )
     start_with: tuple[dict[str, Any], ...] = Field(
         default=(), description="then try these: mappings of tunable to value; default none"
+    )
+    adapter: AdapterConfig | None = Field(
+        default=None, description="another space for it to search; default the tunables themselves"
     )
 
     short_form: ClassVar[JsonSchemaValue | None] = {

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from statistics import fmean
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, ClassVar, Literal, NamedTuple, Unpack
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
 from windtunnel.errors import TunableError
 from windtunnel.model import History, Status
@@ -54,6 +55,8 @@ class AdapterConfig(Options):
         lt=1,
         description="of a tunable's axis for special values that have no weights; default 0.2",
     )
+
+    short_form: ClassVar[JsonSchemaValue | None] = {"enum": ["llamatune"]}
 
     @model_validator(mode="before")
     @classmethod
@@ -182,7 +185,7 @@ class LlamaTune(Optimizer):
     :param engine: makes the optimizer, given what all take.
     """
 
-    resumes = False
+    resumes: ClassVar[bool] = False
 
     def __init__(
         self, *, engine: Callable[[Given], Optimizer], config: AdapterConfig, **given: Unpack[Given]

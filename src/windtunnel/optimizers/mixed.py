@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from windtunnel.errors import ConfigError
 from windtunnel.model import History
+from windtunnel.optimizers.adapters import AdapterConfig
 from windtunnel.optimizers.base import Given, Optimizer
 from windtunnel.optimizers.registry import make_optimizer
 from windtunnel.options import Count, Options
@@ -29,6 +30,10 @@ class Member(Options):
     )
     share: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="of the configurations after those; default what others leave"
+    )
+
+    adapter: AdapterConfig | None = Field(
+        default=None, description="another space for it to search; default the tunables themselves"
     )
 
     @model_validator(mode="before")
@@ -83,6 +88,7 @@ class Mixed(Optimizer):
                 start_with_defaults=False,
                 asked=asked,
                 options=member.model_extra,
+                adapter=member.adapter,
             )
         except ConfigError as exc:
             raise exc.within("members", place) from None

@@ -12,7 +12,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.objectives import Objective
 from windtunnel.optimizers.adapters import AdapterConfig, LlamaTune
 from windtunnel.optimizers.base import Given, Optimizer
-from windtunnel.options import Options, nearest, parse_options
+from windtunnel.options import nearest, parse_options
 from windtunnel.tunables import TunableGroups
 
 __all__ = ["OPTIMIZERS", "Offer", "default_optimizer", "make_optimizer", "optimizer_class"]
@@ -106,18 +106,17 @@ def make_optimizer(
     start_with: Sequence[Mapping[str, Any]] = (),
     asked: int = 0,
     options: Mapping[str, Any] | None = None,
+    adapter: AdapterConfig | None = None,
 ) -> Optimizer:
     """An optimizer as a config describes it. The other parameters are those of ``Optimizer``.
 
     :param name: see ``optimizer_class``.
-    :param options: what the config says beyond them, checked against the optimizer's ``options_class``;
-        ``adapter`` gives it another space, see ``AdapterConfig``.
+    :param options: what the config says beyond them, checked against the optimizer's ``options_class``.
+    :param adapter: gives it another space to search; default the tunables themselves.
     :raises ConfigError: if the name or an option is wrong; its path begins in the ``optimizer`` section.
     """
-    own = dict(options or {})
-    adapter = own.pop("adapter", None)
     cls = optimizer_class(name)
-    parsed = dict(parse_options(cls.options_class, own))
+    parsed = dict(parse_options(cls.options_class, options or {}))
     given = Given(
         tunables=tunables,
         objectives=objectives,
@@ -128,15 +127,7 @@ def make_optimizer(
     )
     if adapter is None:
         return cls(**given, **parsed)
-    return LlamaTune(
-        engine=lambda projected: cls(**projected, **parsed),
-        config=parse_options(_Adapted, {"adapter": adapter}).adapter,
-        **given,
-    )
-
-
-class _Adapted(Options):
-    adapter: AdapterConfig
+    return LlamaTune(engine=lambda projected: cls(**projected, **parsed), config=adapter, **given)
 
 
 def _module(module_name: str, wanted: str) -> Any:
