@@ -226,3 +226,21 @@ def test_what_makes_a_run_invalid(late_ns: int, cpu_s: float, reason: str | None
     total.busiest_cpu_s = cpu_s
     found = Result(total=total).invalid_because
     assert found == [] if reason is None else reason in found[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "late_ms", "telling"),
+    [
+        ("p50<20ms", 50, True),  # kept, though late
+        ("p50<5ms", 0.1, True),  # missed in a valid run
+        ("p50<5ms", 4, True),  # missed even without what the generator may have added
+        ("p50<5ms", 6, False),
+        ("errors<0", 6, False),
+    ],
+)
+def test_verdict_of_a_late_generator(text: str, late_ms: float, telling: bool) -> None:
+    total = window(10, 10, 10)
+    total.lateness.record([round(late_ms * 1e6)] * 100)
+    assert Result(total=total, thresholds=[Threshold.parse(text)]).is_telling is telling
+    lost = Result(total=total, thresholds=[Threshold.parse(text)], lost=["worker 1"])
+    assert not lost.is_telling

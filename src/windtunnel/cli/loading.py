@@ -126,7 +126,7 @@ async def _search(
 ) -> _Ended:
     async def on_step(tried: Tried, result: Result) -> None:
         reasons = "; ".join(result.invalid_because)
-        told = "kept" if tried.kept else f"invalid: {reasons}" if reasons else "missed"
+        told = "kept" if tried.kept else "missed" if tried.valid else f"says nothing: {reasons}"
         p99 = tried.latency_ms["p99"]
         console.print(Text(f"{tried.rate:.5g}/s: {told}, p99 {p99 if p99 is None else f'{p99:.4g}'} ms"))
         if steps is not None:

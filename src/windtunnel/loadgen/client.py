@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -81,9 +80,3 @@ class Client(AbstractAsyncContextManager[Any], ABC):
 
     @abstractmethod
     def _made(self) -> Slot: ...
-
-
-def split(total: int, parts: int) -> Sequence[int]:
-    """``total`` in equal parts, as far as it goes."""
-    each, more = divmod(total, parts)
-    return [each + (part < more) for part in range(parts)]

@@ -89,6 +89,9 @@ class Session(NamedTuple):
 class _Connection(asyncio.Protocol):
     """A slot: a connection, made when it is needed and made again when the server has closed it."""
 
+    _looks = False
+    """Whether any step looks at more than the status, which costs time."""
+
     def __init__(self, client: HttpClient) -> None:
         self._client = client
         self._recorder = client.recorder
@@ -98,6 +101,7 @@ class _Connection(asyncio.Protocol):
         self._due = 0
         self._complete = 0
         self._status = 0
+        self._stays = False
         self._steps: Sequence[HttpStep] = ()
         self._values: Mapping[str, Any] = {}
         self._at = 0
@@ -149,7 +153,7 @@ class _Connection(asyncio.Protocol):
             return
         if exc is None and _ends_with_connection(self._unfinished):
             self._status = self._parser.get_status_code()
-            self._complete = 1
+            self._complete, self._stays = 1, False
             self._answered()
         else:
             so_far = "in mid-answer" if self._unfinished else "before it answered"
@@ -163,6 +167,7 @@ class _Connection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
         if self._status >= _FINAL:  # one like 100 (Continue) announces another
             self._complete += 1
+            self._stays = self._parser.should_keep_alive()  # the parser forgets it after this call
 
     # The course of a request
 
@@ -183,13 +188,13 @@ class _Connection(asyncio.Protocol):
         step = self._steps[self._at]
         if self._due >= self._recorder.measured_from:
             step.latencies.append(now - self._due)
-            if status >= _BAD or step.problem is not None:
+            if self._looks or status >= _BAD:
                 self._judge(step, status)
-        if step.save is not None:
+        if self._looks and step.save is not None:
             self._values = {**self._values, **step.save(self._answer(status))}
-        if not self._parser.should_keep_alive():
+        if not self._stays:
             self._part()
-        elif step.is_head:
+        elif self._looks and step.is_head:
             self._renew()
         self._at += 1
         if self._at < len(self._steps):
@@ -201,7 +206,8 @@ class _Connection(asyncio.Protocol):
     def _judge(self, step: HttpStep, status: int) -> None:
         """Note what is wrong with an answer."""
         if step.problem is None:
-            self._recorder.failed(ErrorKind.STATUS, self._due, f"status {status}")
+            if status >= _BAD:
+                self._recorder.failed(ErrorKind.STATUS, self._due, f"status {status}")
         elif (problem := step.problem(self._answer(status))) is not None:
             kind, message = problem
             self._recorder.failed(kind, self._due, message)
@@ -284,6 +290,7 @@ class _Gone(asyncio.Protocol):
 class _LookingConnection(_Connection):
     """One that keeps headers and the body, for checks and for values."""
 
+    _looks = True
     _headers: dict[str, str]
     _body: bytearray
 

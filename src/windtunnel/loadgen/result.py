@@ -141,6 +141,19 @@ class Result:
         return reasons
 
     @property
+    def is_telling(self) -> bool:
+        """Whether the verdict on the thresholds is the target's doing, even if the run is not valid.
+
+        What was kept was kept: a generator that is late only adds to the latencies.
+        """
+        if self.lost or not self.missed:
+            return not self.lost
+        is_late_only = self.busy <= _SATURATED and self.total.begun > 0
+        return not self.invalid_because or (
+            is_late_only and any(one.is_missed_anyway(self.total) for one in self.missed)
+        )
+
+    @property
     def missed(self) -> list[Threshold]:
         """The thresholds that were not kept."""
         return [one for one in self.thresholds if not one.is_kept(self.total, unsent=self.unsent)]

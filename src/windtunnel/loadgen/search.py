@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ConfigError, LoadFailed
 from windtunnel.loadgen.capacity import Capacity, Step, capacity, knee, next_rate
 from windtunnel.loadgen.generators import Watcher, run_load
 from windtunnel.loadgen.result import Result
@@ -18,12 +18,15 @@ __all__ = ["Found", "Tried", "find_max_rate"]
 
 _FIRST_RATE = 100.0
 _DURATION = "5s"
+_PATIENCE = 3
+"""How often a run that says nothing is repeated."""
 
 
 class Tried(NamedTuple):
     """One run of the search.
 
-    :ivar kept: whether the limits were kept; never by a run that is not valid.
+    :ivar kept: whether the limits were kept.
+    :ivar valid: whether that is the target's doing; see ``Result.is_telling``.
     :ivar latency_ms: percentiles, None where nothing was answered.
     """
 
@@ -73,21 +76,32 @@ async def find_max_rate(
     :param most: how many runs, those of earlier searches included.
     :param stop: ends the search; the run that is under way does not count.
     :raises ConfigError: if the plan is wrong or is none of an open loop, or there is no limit.
+    :raises LoadFailed: if the target cannot be reached, or the generator is too slow to tell.
     """
     if not limits:
         raise ConfigError("a search for the highest rate needs to know what is to be kept: --slo 'p99<50ms'")
     if any(raw.get(name) is not None for name in ("users", "profile", "trace")):
         raise ConfigError("a search for the highest rate takes a rate, no users, profile or trace")
-    seen = list(tried)
+    seen = [one for one in tried if one.valid]
+    in_vain = 0
     start = float(raw.get("rate") or _FIRST_RATE)
     while (rate := next_rate([Step(one.rate, one.kept) for one in seen], start=start, most=most)) is not None:
         plan = {"duration": _DURATION, **raw, "rate": rate}
         result = await run_load(plan, directory=directory, watch=watch, thresholds=limits, stop=stop)
         if result.ended_by:
             break
-        data, is_valid = result.as_data(), not result.invalid_because
-        seen.append(Tried(rate, is_valid and not result.missed, is_valid, data["latency_ms"]))
-        await on_step(seen[-1], result)
+        is_telling = result.is_telling
+        is_kept = is_telling and not result.missed
+        step = Tried(rate, is_kept, is_telling, result.as_data()["latency_ms"])
+        await on_step(step, result)
+        if step.valid:
+            seen.append(step)
+        in_vain = 0 if step.valid else in_vain + 1
+        if in_vain == _PATIENCE:
+            raise LoadFailed(
+                f"at {rate:.5g} requests a second {in_vain} runs in a row say nothing of the target: "
+                + "; ".join(result.invalid_because)
+            )
     return Found(capacity([Step(one.rate, one.kept) for one in seen]), knee(_p99(seen)), seen)
 
 

@@ -87,6 +87,16 @@ class Threshold(NamedTuple):
             return False
         return _COMPARED[self.sign](self.value(window, unsent=unsent), self.limit)
 
+    def is_missed_anyway(self, window: Window) -> bool:
+        """Whether an upper limit of a latency is missed however late the generator was.
+
+        No percentile is longer by more than the longest lateness.
+        """
+        is_latency = self.metric in ("max", "mean") or quantile_of(self.metric) is not None
+        if not is_latency or not window.latency.count or self.sign not in ("<", "<="):
+            return False
+        return self.value(window) - window.lateness.quantile(1) / 1e6 > self.limit
+
     def as_data(self, window: Window, *, unsent: int = 0) -> dict[str, Any]:
         """For ``--json``."""
         value = self.value(window, unsent=unsent)

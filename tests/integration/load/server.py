@@ -36,7 +36,7 @@ class Server(NamedTuple):
         return f"http://127.0.0.1:{self.port}/"
 
     def counts(self) -> dict[str, int]:
-        """Requests it has got, by path, and as ``agents`` the kinds of User-Agent it has seen."""
+        """Requests it has got by path and by User-Agent, in ``total``, and how many ``connections``."""
         with urlopen(f"{self.url}counts", timeout=5) as answer:
             found: dict[str, int] = json.load(answer)
         return found
@@ -94,6 +94,7 @@ class _Handler(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.counts["connections"] = self.counts.get("connections", 0) + 1
         self._data = b""
 
     def data_received(self, data: bytes) -> None:

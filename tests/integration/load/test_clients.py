@@ -74,6 +74,7 @@ async def test_one_idle_connection_is_used_again_and_again(server: Server) -> No
     found = await played(30, url=server.url, apart_s=0.005, connections=1)
     seen = await counts(server)
     assert (seen["/"], found.completed) == (30, 30)
+    assert seen["connections"] == 2  # ours, and that of whoever asks for the counts
     assert next(agent for agent in seen if agent.startswith("windtunnel/"))
 
 
@@ -116,6 +117,7 @@ async def test_head_has_no_body_and_keeps_its_connection(server: Server) -> None
     steps = [{"method": "HEAD"}, {"path": "/json"}]
     found = await played(5, url=server.url, connections=1, scenarios=[{"steps": steps}])
     assert (found.completed, found.errors) == (10, {}), found.messages
+    assert (await counts(server))["connections"] == 2
 
 
 async def test_session_takes_values_along_and_names_its_steps(server: Server) -> None:

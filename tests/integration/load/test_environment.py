@@ -80,7 +80,7 @@ def test_wrong_plan_is_told_before_anything_runs(options: dict[str, Any], messag
 EXPERIMENT = """
 experiment: capacity
 objectives: {{rate: max}}
-trials: 3
+trials: 2
 optimizer: {{name: capacity, slo: ["errors<1"]}}
 tunables:
   load: {{params: {{rate: {{type: float, range: [10, 400], default: 30}}}}}}
@@ -108,8 +108,7 @@ def test_search_for_the_capacity_is_an_experiment(tmp_path: Path, capsys: pytest
     storage = f"sqlite:///{tmp_path / 'runs.db'}"
     assert main(["run", str(file), "--storage", storage, "--json"]) == 0
     trials = json.loads(capsys.readouterr().out)["trials"]
-    first, second, third = (trial["config"]["rate"] for trial in trials)
+    first, second = (trial["config"]["rate"] for trial in trials)
     assert first == 30
     assert 1.5 < second / first <= 2
-    assert 1.5 < third / second <= 2
     assert all(trial["metrics"]["errors"] == 0 for trial in trials)

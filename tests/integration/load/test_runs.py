@@ -192,3 +192,20 @@ async def test_search_goes_on_where_it_stopped(server: Server) -> None:
     assert [one.rate for one in tried] == [rate]
     assert (await counts(server))["/"] == pytest.approx(rate, abs=1)
     assert found.capacity.rate == pytest.approx(59, abs=2)
+
+
+async def test_search_that_the_generator_is_too_slow_for_says_so(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was missed by a run that is not valid says nothing of the target, and is tried again, thrice."""
+    monkeypatch.setattr("windtunnel.loadgen.result.LATE_MS", 0.0)
+    tried: list[Tried] = []
+
+    async def note(step: Tried, _result: Result) -> None:
+        tried.append(step)
+
+    plan = {"url": server.url, "rate": 40, "duration": "200ms"}
+    limits = [Threshold.parse("rate>9999")]
+    with pytest.raises(LoadFailed, match="40 requests a second 3 runs in a row say nothing of the target"):
+        await find_max_rate(plan, limits, directory=Path(), on_step=note)
+    assert [(one.rate, one.valid) for one in tried] == [(40, False)] * 3
