@@ -547,6 +547,16 @@ def test_hosts_of_environments_become_those_of_the_experiment(tmp_path: Path) ->
     assert [child["config"]["host"] for child in children] == ["$host1_host", "$host2_host"]
 
 
+@pytest.mark.parametrize("name", ["HostEnv", "VMEnv", "OSEnv"])
+def test_machines_are_started_and_neither_made_nor_removed(tmp_path: Path, name: str) -> None:
+    environment = {"name": "m", "class": f"mlos_bench.environments.remote.{name}"}
+    data = hosted(tmp_path, environment, "--ssh_hostname", "web")
+    assert data["environment"] == {"class": "HostEnv", "name": "m", "config": {"tunable_params": []}}
+    written(tmp_path, {"env.jsonc": environment})
+    argv = ("--environment", "env.jsonc", "--services", "ssh.jsonc", "--ssh_hostname", "web")
+    assert "neither made nor removed" in str(read(tmp_path, *argv).noted[0])
+
+
 def test_every_runner_has_a_host_where_the_name_says_so(tmp_path: Path) -> None:
     many = hosted(tmp_path, remote("node$trial_runner_id"), "--num_trial_runners", "3")
     assert [host["name"] for host in many["hosts"]] == ["node1", "node2", "node3"]
