@@ -63,7 +63,7 @@ class TestRandom(OptimizerContract):
         return adapted("random", dimensions=3, buckets=1000)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 99), st.integers(2, 30), st.integers(50, 10_000), st.data())
 def test_every_point_stands_for_a_configuration(
     seed: int, dimensions: int, buckets: int, data: st.DataObject

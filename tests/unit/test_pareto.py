@@ -31,7 +31,7 @@ def test_the_front_is_what_no_other_dominates(points: list[tuple[float, ...]]) -
     assert front(points) == [index for index, point in enumerate(points) if not dominated(point)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(several)
 def test_the_volume_is_that_of_the_cells_that_are_dominated(points: list[tuple[float, ...]]) -> None:
     if not points:

@@ -111,7 +111,7 @@ def test_groups_that_differ_in_inactive_values_only_have_not_changed() -> None:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(conditional_spaces(), st.data())
 def test_assigning_settles_what_is_active(groups: TunableGroups, data: st.DataObject) -> None:
     given, others = drawn(groups, data), drawn(groups, data)
@@ -127,7 +127,7 @@ def test_assigning_settles_what_is_active(groups: TunableGroups, data: st.DataOb
     assert from_unit(groups, to_unit(found)) == found
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(conditional_spaces(), st.data())
 def test_a_space_with_conditions_comes_back_from_json_and_from_another_process(
     groups: TunableGroups, data: st.DataObject
@@ -140,7 +140,7 @@ def test_a_space_with_conditions_comes_back_from_json_and_from_another_process(
     assert back.assign({}) is back
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(conditional_spaces(), st.data())
 def test_a_part_keeps_its_values_and_becomes_whole_again(groups: TunableGroups, data: st.DataObject) -> None:
     found = groups.assign(drawn(groups, data))

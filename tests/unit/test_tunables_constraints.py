@@ -189,7 +189,7 @@ truths = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(truths, st.integers(-5, 20), st.integers(-5, 20), st.floats(-4, 4))
 def test_it_means_what_python_means(text: str, a: int, b: int, x: float) -> None:
     values: dict[str, Any] = {"a": a, "b": b, "x": x, "mode": "wal", "size": "4096"}
@@ -212,7 +212,7 @@ tokens = st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(tokens, st.text(max_size=40)))
 @example("a.\U00010400 < 1")
 @example("\ud800 < a")

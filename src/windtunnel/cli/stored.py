@@ -121,7 +121,8 @@ async def _described(experiment_id: str, storage: str, newest: int) -> Renderabl
         parts += [Text(), tables.best_block(best, stats.get(best.config_id), objectives)]
         metric, direction = next(iter(objectives.items()))
         first = ranked(stats.values(), metric, direction, most=_BEST)
-        parts += [Text(f"\nbest {len(first)} of {len(stats)} configurations", style="bold")]
+        by = f" by {plain(metric)}" if len(objectives) > 1 else ""
+        parts += [Text(f"\nbest {len(first)} of {len(stats)} configurations{by}", style="bold")]
         parts += [tables.ranking(first, objectives)]
         if len(objectives) > 1:
             hint = f"trade-offs between objectives: {show_command(experiment_id, storage)} --pareto\n"
