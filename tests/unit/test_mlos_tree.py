@@ -291,6 +291,8 @@ def test_random_values_are_those_that_the_predecessor_draws_with_the_seed(tmp_pa
 
 
 DRAWN = {"start_with_defaults": False}
+TWO_AXES = {"name": "llamatune", "dimensions": 2}
+LLAMA = {"space_adapter_type": "LLAMATUNE", "space_adapter_config": {"num_low_dims": 2}}
 
 
 @pytest.mark.parametrize(
@@ -303,6 +305,7 @@ DRAWN = {"start_with_defaults": False}
         ("MlosCoreOptimizer", {}, {"name": "flaml", "seed": 42}),
         ("MlosCoreOptimizer", {"optimizer_type": "RANDOM", "seed": 1}, {"name": "random", "seed": 1}),
         ("MlosCoreOptimizer", {"optimizer_type": "SMAC", "max_trials": 50}, {"name": "smac", "seed": 42}),
+        ("MlosCoreOptimizer", LLAMA, {"name": "flaml", "seed": 42, "adapter": TWO_AXES}),
         (
             "ManualOptimizer",
             {"tunable_values_cycle": [{}, {"keep-alive": True}], "max_cycles": 3},

@@ -33,11 +33,10 @@ _NOT_USED = {
     "n_random_probability": "the engine decides",
     "output_directory": "what is learned is in the database",
     "run_name": "what is learned is in the database",
-    "space_adapter_config": "the space is searched as it is",
-    "space_adapter_type": "the space is searched as it is",
     "use_default_config": "start_with_defaults says it",
 }
 """Option of the predecessor's engines → what holds instead."""
+_ADAPTER = {"num_low_dims": "dimensions", "max_unique_values_per_param": "buckets"}
 _YES = frozenset({"y", "yes", "t", "true", "on", "1"})
 _ENGINES = {"FLAML": "flaml", "RANDOM": "random", "SMAC": "smac"}
 _DEFAULT_SEED = 42
@@ -134,16 +133,32 @@ def _options(
     """The optimizer's own. What is unknown is kept, and refused by our own check."""
     found = {"points": at.with_value(_points(space))} if engine == "grid" else {}
     for key, node in config.items():
-        if key in _COMMON:
+        if key in _COMMON or key == "space_adapter_config":
             continue
         if key in _NOT_USED:
-            if node.value != "IDENTITY":
-                remarks.note(node, f"{key} is not used; {_NOT_USED[key]}")
+            remarks.note(node, f"{key} is not used; {_NOT_USED[key]}")
+        elif key == "space_adapter_type":
+            found |= _adapter(node, config.get("space_adapter_config"), remarks)
         elif key == "tunable_values_cycle":
             found["values"] = node.with_value([in_our_form(one) for one in node.items])
         else:
             found[_RENAMED.get(key, key)] = made(escaped(node.plain()), node.place)
     return found
+
+
+def _adapter(kind: Node, options: Node | None, remarks: Remarks) -> dict[str, Node]:
+    """The space that the engine searches instead of that of the tunables."""
+    if kind.value == "IDENTITY":
+        return {}
+    if kind.value != "LLAMATUNE":
+        remarks.refuse(kind, f"no space_adapter_type {kind.value!r}{nearest(kind.value, ['LLAMATUNE'])}")
+    described = {"name": kind.with_value("llamatune")}
+    for key, node in ({} if options is None else options.entries).items():
+        if key == "special_param_values":
+            remarks.note(node, "special values are those of the tunables, and have a share of each axis")
+        else:
+            described[_ADAPTER.get(key, key)] = node
+    return {"adapter": kind.with_value(described)}
 
 
 def _most(engine: str, config: Mapping[str, Node]) -> int | None:
