@@ -6,6 +6,9 @@ asyncssh is tuned: one key, parsed known hosts, no agent, no configuration file,
 * connect to all hosts and run ``true``: at most 1.15 times as long as bare asyncssh
 * 1000 warm commands: at least 0.8 of what bare asyncssh, which cannot end what it started, does in a second
 * 200 running scripts cancelled, two on each host, until no process of theirs is left: at most 3 s
+
+Others do the same in the same run where they are installed: parallel-ssh, and OpenSSH's own program with a
+shared connection for each host.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import anyio
 import asyncssh
 import psutil
 
+from _peers_ssh import PEERS, measured
 from _report import Figure, Stopwatch, parser, report, scratch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a benchmark is run by its path
@@ -39,7 +43,7 @@ MARKER = "WINDTUNNEL_BENCHMARK"
 async def bare(servers: Sequence[Server]) -> tuple[float, float]:
     """Seconds to connect and run ``true``, and warm commands in a second."""
     key = asyncssh.read_private_key(servers[0].key)
-    known = asyncssh.SSHKnownHosts("".join(server.known_hosts.read_text() for server in servers))
+    known = asyncssh.read_known_hosts(str(servers[0].known_hosts))
 
     async def connect(server: Server) -> asyncssh.SSHClientConnection:
         connection = await asyncssh.connect(
@@ -70,7 +74,7 @@ async def bare(servers: Sequence[Server]) -> tuple[float, float]:
 
 
 async def ours(servers: Sequence[Server]) -> tuple[float, float, float]:
-    """The same, and the seconds until all scripts are cancelled."""
+    """The same of ours, and the seconds until all scripts are cancelled."""
     hosts = {f"host{number}": server.options() for number, server in enumerate(servers)}
     async with SshService(hosts=hosts) as service, AsyncExitStack() as stack:
         sessions = [service.session(name) for name in hosts]
@@ -131,6 +135,15 @@ async def together(work: Callable[[int], Coroutine[Any, Any, None]], count: int)
             group.start_soon(work, number)
 
 
+def share_known_hosts(servers: Sequence[Server], folder: Path) -> Path:
+    """Let one file know all of them, as it does in life."""
+    shared = folder / "known_hosts"
+    shared.write_text("".join(server.known_hosts.read_text() for server in servers))
+    for server in servers:
+        server.known_hosts = shared
+    return shared
+
+
 def left() -> bool:
     """Whether a process of a script is left on any host."""
     for process in psutil.process_iter():
@@ -144,15 +157,27 @@ def left() -> bool:
 
 def main() -> int:
     options = parser(__doc__, peers=False)
+    options.add_argument("--peers", action="store_true", help="also measure others")
     options.add_argument("--hosts", type=int, default=100, metavar="N", help="default 100")
     arguments = options.parse_args()
     base: list[tuple[float, float]] = []
     own: list[tuple[float, float, float]] = []
+    others: dict[str, list[dict[str, float]]] = {}
     with scratch() as folder, fleet(folder) as started:
         servers = [started.server() for _ in range(arguments.hosts)]
+        known_hosts = share_known_hosts(servers, folder)
+        file = folder / "file"
+        file.write_bytes(os.urandom(1_000_000))
+        places = [(server.address, server.port) for server in servers]
         for _ in range(arguments.runs):
             base.append(anyio.run(bare, servers))
             own.append(anyio.run(ours, servers))
+            for name in PEERS if arguments.peers else ():
+                found = measured(name, places, key=servers[0].key, known_hosts=known_hosts, file=file)
+                if found is None:
+                    print(f"{name} is not installed: not measured", file=sys.stderr)
+                else:
+                    others.setdefault(name, []).append(found)
     slower = [mine[0] / its[0] for mine, its in zip(own, base, strict=True)]
     rate = [mine[1] / its[1] for mine, its in zip(own, base, strict=True)]
     return report(
@@ -165,6 +190,11 @@ def main() -> int:
             "warm": Figure(unit="commands/s", runs=[one[1] for one in own]),
             "warm_ratio": Figure(unit="", runs=rate, bar=("at least", 0.8)),
             "cancel": Figure(unit="s", runs=[one[2] for one in own], bar=("at most", 3)),
+            **{
+                f"{work}_{name}": Figure(unit=unit, runs=[one[work] for one in found])
+                for name, found in others.items()
+                for work, unit in (("connect_s", "s"), ("warm_per_s", "commands/s"), ("file_s", "s"))
+            },
         },
     )
 
