@@ -45,7 +45,7 @@ class SshService:
     :param hosts: name → how to reach it.
     :param grace: how long processes get between SIGTERM and SIGKILL; default 0.5 s.
     :param capacity: bytes kept of the end of each stream, and of each line; default 64 KiB.
-    :param connects_at_once: how many connections are negotiated at once; default 16.
+    :param connects_at_once: how many connections are negotiated at once; default 100.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SshService:
         hosts: Mapping[str, SshOptions] | None = None,
         grace: timedelta = timedelta(seconds=0.5),
         capacity: int = 64 * 1024,
-        connects_at_once: int = 16,
+        connects_at_once: int = 100,
     ) -> None:
         self._pool = Pool(options, hosts or {}, at_once=connects_at_once)
         self._grace_s = grace.total_seconds()
