@@ -116,7 +116,7 @@ def test_mistake_in_a_plan_is_told_with_its_line(tmp_path: Path, capsys: pytest.
     (tmp_path / "bad.yaml").write_text("url: http://127.0.0.1:1/\nrate: 5\nconections: 3\n")
     assert main(["load", str(tmp_path / "bad.yaml")]) == 2
     told = capsys.readouterr().err
-    assert "bad.yaml:3: unknown key 'conections'; did you mean 'connections'?" in told
+    assert "bad.yaml:3:1: unknown key 'conections'; did you mean 'connections'?" in told
 
 
 def test_ctrl_c_stops_at_once_and_tells_what_there_was(server: Server) -> None:
