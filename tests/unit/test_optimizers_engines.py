@@ -61,6 +61,22 @@ class TestGP(OptimizerContract):
         return partial(make_optimizer, "gp")
 
 
+@pytest.mark.skipif(bool(OPTIMIZERS["smac"].missing), reason="needs SMAC: pip install 'windtunnel[smac]'")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:numpy")  # SMAC takes means of nothing for its log
+class TestSMAC(OptimizerContract):
+    budget = 15
+
+    @pytest.fixture
+    def make(self) -> OptimizerFactory:
+        return partial(make_optimizer, "smac", options={"startup": 4, "challengers": 200})
+
+
+class TestFLAML(OptimizerContract):
+    @pytest.fixture
+    def make(self) -> OptimizerFactory:
+        return partial(make_optimizer, "flaml")
+
+
 class TestQuasiRandom(OptimizerContract):
     @pytest.fixture
     def make(self) -> OptimizerFactory:

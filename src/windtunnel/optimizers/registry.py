@@ -52,6 +52,8 @@ OPTIMIZERS: Mapping[str, Offer] = {
     "gp": Offer("optuna.GP", "up to some 100 dear trials", "gp", ("optuna", "scipy", "torch")),
     "cmaes": Offer("optuna.CMAES", "many trials of ranges, one objective", "optuna", ("optuna", "cmaes")),
     "nsga2": Offer("optuna.NSGA2", "many trials, several objectives", "optuna", ("optuna",)),
+    "smac": Offer("smac.SMAC", "some 100 dear trials, conditions, categories", "smac", ("smac",)),
+    "flaml": Offer("flaml.FLAML", "small steps from the defaults on", "flaml", ("flaml",)),
     "qmc": Offer("qmc.QuasiRandom", "even coverage, without learning", "optuna", ("scipy",)),
     "random": Offer("random.RandomSearch", "a baseline; the default without Optuna"),
     "grid": Offer("grid.GridSearch", "all combinations of some values"),
