@@ -276,3 +276,28 @@ async def test_nobody_waits_for_an_optimizer_that_learns_for_ever(
             with anyio.fail_after(5):
                 await ended.wait()
     assert optimizer.most_inside <= 1
+
+
+class Expecting(Learning):
+    """Keeps what it is told of trials that have not ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expected: list[Any] = []
+
+    def expect(self, configurations: Sequence[TunableGroups]) -> None:
+        self.expected += [one["x"] for one in configurations]
+
+
+async def test_an_optimizer_that_takes_over_knows_what_waits_and_what_runs(url: str) -> None:
+    stuck, lab = Lab(), Lab()
+    stuck.on_run = forever
+    former, latter = Expecting(), Expecting()
+    async with opened(url) as one, opened(url) as two, anyio.create_task_group() as tasks:
+        await one.add_trials([NewTrial(tunables=SPACE.assign({"x": x})) for x in (77, 78)])
+        first = scheduler(one, stuck, trials=2, slots=1, optimizer=former, until_idle=False)
+        await tasks.start(first.run)
+        await until(lambda: stuck.steps("run"), "it runs")
+        await scheduler(two, lab, trials=3, slots=1, optimizer=latter).run()
+        first.stop()
+    assert sorted(latter.expected) == [77, 78]
