@@ -22,9 +22,8 @@ def test_engines_that_model_the_space_beat_chance_within_50_trials(name: str, pr
     assert median_best(PROBLEMS[problem], name, SEEDS) < by_chance(problem)
 
 
-@pytest.mark.parametrize("problem", ["branin", "mixed"])
-def test_a_genetic_algorithm_beats_chance_where_few_generations_suffice(problem: str) -> None:
-    assert median_best(PROBLEMS[problem], "nsga2", SEEDS) < by_chance(problem)
+def test_a_genetic_algorithm_beats_chance_where_few_generations_suffice() -> None:
+    assert median_best(PROBLEMS["branin"], "nsga2", SEEDS) < by_chance("branin")
 
 
 @pytest.mark.parametrize("problem", ["branin", "hartmann6"])
