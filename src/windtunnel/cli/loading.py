@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from windtunnel.cli.console import make_console
@@ -142,8 +142,10 @@ async def _search(
         stop=stop,
     )
     points = [(one.rate, one.kept, one.latency_ms["p99"]) for one in found.tried]
-    code = INTERRUPTED if stop.is_set() else OK if found.capacity.rate else FAILED
-    return _Ended(code, found.as_data(), curve(points, found.capacity, found.knee))
+    is_good = found.capacity.rate and not found.problem
+    code = INTERRUPTED if stop.is_set() else OK if is_good else FAILED
+    problem = [Text(f"ended early: {found.problem}", style="bold red")] if found.problem else []
+    return _Ended(code, found.as_data(), Group(curve(points, found.capacity, found.knee), *problem))
 
 
 def _watcher(view: LoadView) -> Any:

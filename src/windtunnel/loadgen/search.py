@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from windtunnel.errors import ConfigError, LoadFailed
+from windtunnel.errors import ConfigError
 from windtunnel.loadgen.capacity import Capacity, Step, capacity, knee, next_rate
 from windtunnel.loadgen.generators import Watcher, run_load
 from windtunnel.loadgen.result import Result
@@ -40,11 +40,13 @@ class Found(NamedTuple):
     """What is known when a search ends.
 
     :ivar knee: the rate at which the p99 bends upwards most, if that can be said.
+    :ivar problem: why it could not go on; empty if it ended well.
     """
 
     capacity: Capacity
     knee: float | None
     tried: Sequence[Tried]
+    problem: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -52,6 +54,7 @@ class Found(NamedTuple):
             "max_rate": self.capacity.rate,
             "interval": [self.capacity.low, self.capacity.high],
             "knee": self.knee,
+            "problem": self.problem or None,
             "steps": [one._asdict() for one in self.tried],
         }
 
@@ -76,14 +79,14 @@ async def find_max_rate(
     :param most: how many runs, those of earlier searches included.
     :param stop: ends the search; the run that is under way does not count.
     :raises ConfigError: if the plan is wrong or is none of an open loop, or there is no limit.
-    :raises LoadFailed: if the target cannot be reached, or the generator is too slow to tell.
+    :raises LoadFailed: if the target cannot be reached.
     """
     if not limits:
         raise ConfigError("a search for the highest rate needs to know what is to be kept: --slo 'p99<50ms'")
     if any(raw.get(name) is not None for name in ("users", "profile", "trace")):
         raise ConfigError("a search for the highest rate takes a rate, no users, profile or trace")
     seen = [one for one in tried if one.valid]
-    in_vain = 0
+    in_vain, problem = 0, ""
     start = float(raw.get("rate") or _FIRST_RATE)
     while (rate := next_rate([Step(one.rate, one.kept) for one in seen], start=start, most=most)) is not None:
         plan = {"duration": _DURATION, **raw, "rate": rate}
@@ -98,11 +101,12 @@ async def find_max_rate(
             seen.append(step)
         in_vain = 0 if step.valid else in_vain + 1
         if in_vain == _PATIENCE:
-            raise LoadFailed(
+            problem = (
                 f"at {rate:.5g} requests a second {in_vain} runs in a row say nothing of the target: "
                 + "; ".join(result.invalid_because)
             )
-    return Found(capacity([Step(one.rate, one.kept) for one in seen]), knee(_p99(seen)), seen)
+            break
+    return Found(capacity([Step(one.rate, one.kept) for one in seen]), knee(_p99(seen)), seen, problem)
 
 
 def _p99(tried: Sequence[Tried]) -> dict[float, float]:
