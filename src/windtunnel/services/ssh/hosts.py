@@ -23,7 +23,7 @@ __all__ = ["SshHostOps"]
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 _ANSWER_LIMIT_S = 20.0
-_PROBES = 8
+_PROBES = 4
 _MOST_LINES = 100
 
 R = TypeVar("R")
@@ -35,16 +35,18 @@ cat -- "$path" 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || sysc
 
 _FACTS = """\
 tell() { if [ -n "$2" ]; then printf '%s %s\\n' "$1" "$2"; fi; }
-tell kernel "$(uname -r)"
-tell architecture "$(uname -m)"
-os=$(. /etc/os-release 2>/dev/null && printf %s "$PRETTY_NAME")
-tell os "${os:-$(uname -s)}"
-cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -n 1)
+set -- $(uname -srm)
+tell kernel "$2"
+tell architecture "$3"
+if [ -r /etc/os-release ]; then . /etc/os-release; fi
+tell os "${PRETTY_NAME:-$1}"
+cpu=$(sed -n '/^model name/{s/^[^:]*: *//p;q;}' /proc/cpuinfo 2>/dev/null)
 tell cpu "${cpu:-$(sysctl -n machdep.cpu.brand_string 2>/dev/null)}"
 tell cpus "$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
-kilobytes=$(sed -n 's/^MemTotal: *\\([0-9]*\\) kB$/\\1/p' /proc/meminfo 2>/dev/null)
+if [ -r /proc/meminfo ]; then read -r _ kilobytes _ </proc/meminfo; fi
 tell memory "${kilobytes:+${kilobytes}000}"
-tell boot_id "$(cat -- "$path" 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null)"
+if [ -r "$path" ]; then read -r boot <"$path"; else boot=$(sysctl -n kern.bootsessionuuid 2>/dev/null); fi
+tell boot_id "$boot"
 echo end
 while read -r _; do date +%s.%N; done
 """
