@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import anyio
 import pytest
 
 from tests.integration.ssh.processes import until
-from tests.integration.ssh.servers import Fleet, Server, missing
+from tests.integration.ssh.servers import Fleet, Server
 from windtunnel.environments import CompositeEnv, OSEnv
 from windtunnel.errors import ConfigError, EnvironmentFailed, HostFailed, HostLost, MissingService
 from windtunnel.model import Status
@@ -306,8 +305,6 @@ async def test_what_a_lost_connection_left_is_restored_by_the_next_set_up(
 @pytest.fixture(scope="session")
 def apart(servers: Fleet) -> Server:
     """A server in a network namespace of its own."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        missing("NO SETTING OF A KERNEL IS CHANGED: that takes root and iproute2")
     return servers.server(behind_a_link=True)
 
 
