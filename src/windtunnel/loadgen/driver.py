@@ -100,8 +100,12 @@ class OpenLoop:
                 self._ended.set()
         elif self._due <= now:
             due = self._due
-            # What we were late ourselves, before the limit held anything back, is our fault all the same.
-            self._lateness(max(self._held_since - due, 0))
+            # What we were late ourselves, before the limit held anything back, is our fault all the same. The
+            # others would only thin out the schedule error.
+            if self._held_since > due:
+                self._lateness(self._held_since - due)
+            else:
+                self._recorder.unscheduled += 1
             self._recorder.held += 1
             self._due = next(self._times, _NEVER)
             slot.begin(due, now)

@@ -127,8 +127,8 @@ class Recorder:
     Call ``flush`` often: the lists hold what came since.
 
     :ivar measured_from: requests that were to start before this time only warm up: their ends are not noted.
-    :ivar lateness: one entry for each request that had a time to start at.
-    :ivar unscheduled: how many were begun that had none.
+    :ivar lateness: one entry for each request that nothing but ourselves kept from starting when it was due.
+    :ivar unscheduled: how many others were begun.
     :ivar held: how many of all were held back.
     """
 
