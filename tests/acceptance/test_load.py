@@ -49,6 +49,17 @@ def test_missed_threshold_is_told_and_is_exit_code_1(server: Server) -> None:
     assert "status: status 503" in done.stdout
 
 
+@pytest.mark.parametrize("option", ["--output=none/run.csv", "--steps=none/search.jsonl"])
+def test_folder_that_is_missing_is_told_before_the_load(
+    server: Server, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["load", server.url, "--find-max-rate", "--slo", "p99<50ms", option]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"error: {option.split('=')[0]}: the folder 'none' does not exist; create it first" in captured.err
+
+
 def test_plan_in_a_file_with_its_data_and_outputs(server: Server, tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("user\nann\nbob\n")
     (tmp_path / "shop.yaml").write_text(

@@ -64,6 +64,9 @@ def load_target(
         raise ConfigError(
             f"--output: expected a name that ends in {', '.join(_OUTPUTS)}, found {str(output)!r}"
         )
+    for option, path in (("--output", output), ("--steps", steps)):
+        if path is not None and not path.parent.is_dir():  # told before the load, not after it
+            raise ConfigError(f"{option}: the folder {str(path.parent)!r} does not exist; create it first")
     plan, directory, document = _plan(target)
     plan = _overridden(plan, given, profile, headers)
     limits, aborts = (tuple(map(Threshold.parse, some)) for some in (thresholds, abort_on))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from windtunnel.storage import INTERRUPTED, Experiment
 from windtunnel.telemetry import Recorder, TrialSink
 
 __all__ = ["Dispatcher", "Spread"]
+
+logger = logging.getLogger(__name__)
 
 _IDLE_POLL_S = 0.5
 """How often free slots look for trials nobody told of: expired leases, trials due later."""
@@ -198,9 +201,20 @@ class Dispatcher:
                 continue
             if outcome.host is not None:
                 if host.name == outcome.host:
-                    self._slots.report(host.name, ok=False, lost=True)
+                    self._judge(host.name, outcome, ok=False, lost=True)
             elif outcome.kind is not FailureKind.SETUP or len(hosts) == 1:
-                self._slots.report(host.name, ok=outcome.kind is not FailureKind.SETUP)
+                self._judge(host.name, outcome, ok=outcome.kind is not FailureKind.SETUP)
+
+    def _judge(self, host: str, outcome: Outcome, *, ok: bool, lost: bool = False) -> None:
+        pause = self._slots.report(host, ok, lost=lost)
+        if pause is not None:  # where it is the only host nothing else would tell why nothing goes on
+            logger.warning(
+                "host %r gets no trials for %g s: %s",
+                host,
+                pause.total_seconds(),
+                outcome.failure,
+                extra={"host": host, "action": "host_quarantined"},
+            )
 
     async def _slot_for(self, trial: Trial) -> Slot | Placement:
         """A slot on a host that is new to the trial's configuration, as soon as there is one."""

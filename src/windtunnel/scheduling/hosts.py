@@ -165,17 +165,18 @@ class SlotPool:
         if self._waiters:
             self._serve()
 
-    def report(self, host: str, ok: bool, *, lost: bool = False) -> None:
+    def report(self, host: str, ok: bool, *, lost: bool = False) -> timedelta | None:
         """How a host did in a trial; one that keeps failing gets none for a while, and then one at a time.
 
         What fails during the pause does not count, but a success does: it ends the pause. So does one later.
 
         :param ok: whether it did its part, however the trial ended.
         :param lost: it could not be reached, which once is enough.
+        :returns: the pause that begins with this, if one does.
         """
         place = self._named[host]
         if place.health == HEALTHY if ok else place in self._resting:
-            return
+            return None
         place.health, pause = judge_host(self._quarantine, place.health, ok=ok, lost=lost)
         if ok:
             self._resting.pop(place, None)
@@ -183,6 +184,7 @@ class SlotPool:
         elif pause is not None:
             self._resting[place] = self._clock() + pause.total_seconds()
             self._limit(place, 0)
+        return pause
 
     def quarantined(self) -> dict[str, datetime]:
         """The hosts that get no trials now → until when."""

@@ -244,10 +244,10 @@ class TrialRunner:
                 self._graces.discard(scope)
         if scope.cancelled_caught:
             logger.warning(
-                "%s of trial %d was cut off after at most %g s; something of it may be left behind",
+                "%s of trial %d was cut off %s; something of it may be left behind",
                 name,
                 trial.trial_id,
-                limit.total_seconds(),
+                "when asked to stop now" if self._graceless else f"after {limit.total_seconds():g} s",
                 extra={"trial_id": trial.trial_id, "action": f"{name}_cut"},
             )
 

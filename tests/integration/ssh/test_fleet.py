@@ -74,7 +74,9 @@ async def test_trials_run_on_all_hosts_and_their_telemetry_arrives(servers: Flee
 
 
 @pytest.mark.timeout(60)
-async def test_when_a_host_dies_its_trials_are_run_on_another(servers: Fleet, tmp_path: Path) -> None:
+async def test_when_a_host_dies_its_trials_are_run_on_another(
+    servers: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     # Whatever runs on db2 tells something and does not end.
     run = [REMOTE["config"]["run"][0], '[ "$host" != db2 ] || sleep 1000', *REMOTE["config"]["run"]]
     environment = {**REMOTE, "config": {**REMOTE["config"], "run": run}}
@@ -92,6 +94,7 @@ async def test_when_a_host_dies_its_trials_are_run_on_another(servers: Fleet, tm
                         break
                 kill(dying.pid, *dying.sessions())
         assert "db2" in engine.snapshot().quarantined
+    assert "host 'db2' gets no trials for 10 s: " in caplog.text
     async with open_storage(description["storage"]) as storage:
         experiment = await storage.open_experiment("fleet")
         records = [record async for record in experiment.trials()]
