@@ -176,7 +176,6 @@ def _description(function: Benchmark, tunables: Any, options: Mapping[str, Any])
     return {
         **{key: value for key, value in options.items() if key not in rest},
         "experiment": f"{name}-{utc_now():%Y%m%d-%H%M%S-%f}" if experiment_id is None else experiment_id,
-        "objectives": dict(options["objectives"]),
         "timeouts": {part: getattr(limits, part) for part in limits.__dataclass_fields__},
         "tunables": tunables,
         "environment": {"class": "FunctionEnv", "name": name},

@@ -198,6 +198,7 @@ async def test_tunables_may_be_an_object_and_the_id_may_be_left_out(url: str) ->
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"objectives": "latency_ms"}, "objectives: expected a mapping, found 'latency_ms'"),
         ({"objectives": {}}, "objectives"),
         ({"objectives": {"latency_ms": "smallest"}}, "expected 'min' or 'max'"),
         ({"trials": 0}, "trials"),

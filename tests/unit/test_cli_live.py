@@ -138,6 +138,12 @@ def test_a_narrow_terminal_breaks_nothing() -> None:
     assert all(len(line) <= 30 for line in text.splitlines())
 
 
+def test_a_first_look_does_not_claim_that_no_time_has_passed() -> None:
+    running = after(started(1), counts=Counts(total=1, running=1))
+    assert "4.0 s elapsed" in drawn(replace(running, per_second=None, elapsed_s=4.0))
+    assert "elapsed" not in drawn(replace(running, per_second=None, elapsed_s=0.0))
+
+
 def lines_of(*snapshots: Snapshot, last: bool = False) -> list[str]:
     stream = io.StringIO()
     view = PlainView(Console(file=stream, width=200, markup=False, highlight=False))

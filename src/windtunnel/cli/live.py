@@ -97,9 +97,9 @@ def _bar(snapshot: Snapshot) -> Table:
 
 
 def pace(snapshot: Snapshot) -> str:
-    """``12 trials/s, 3m 05s left``; before the first outcome, how long it has run."""
+    """``12 trials/s, 3m 05s left``; before the first outcome, how long it has run, if it has."""
     if snapshot.per_second is None:
-        return f"{words.duration(snapshot.elapsed_s)} elapsed"
+        return f"{words.duration(snapshot.elapsed_s)} elapsed" if snapshot.elapsed_s else ""
     left = f", {words.duration(snapshot.left_s)} left" if snapshot.left_s else ""
     return words.rate(snapshot.per_second) + left
 
