@@ -271,6 +271,7 @@ def test_a_second_ctrl_c_cuts_the_teardown_short(home: Path) -> None:
     assert process.returncode == 4
     assert "stopping now" in output
     assert "teardowns were cut short" in output
+    assert "was cut off when asked to stop now; something of it may be left behind" in output + errors
     assert "Traceback" not in errors
     (left,) = json.loads(fine(home, "list", "--json"))
     assert (left["running"], left["succeeded"], left["canceled"]) == (0, 1, 1)
