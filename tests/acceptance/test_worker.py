@@ -294,6 +294,7 @@ async def test_a_seed_that_was_drawn_is_kept(url: str) -> None:
     described = {
         "experiment": "seeds",
         "objectives": {"score": "min"},
+        "optimizer": "random",
         "tunables": TUNABLES,
         "environment": {"class": "MockEnv"},
     }
