@@ -23,7 +23,7 @@ __all__ = ["Soaked", "soak"]
 _WINDTUNNEL = (sys.executable, "-m", "windtunnel")
 _POLL_S = 0.02
 _END_S = 40.0
-_HELD_UP_S = 0.2
+_HELD_UP_S = 0.4  # longer than a trial, so that what ran has come to an end and waits
 _DONE = "SELECT count(*) FROM accepted WHERE status = 4"
 
 

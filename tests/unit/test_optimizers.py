@@ -249,7 +249,7 @@ def test_a_users_optimizer_is_built_with_its_options(monkeypatch: pytest.MonkeyP
     ("name", "parts"),
     [
         ("randm", ("'randm'", "did you mean 'random'?")),
-        ("simplex", ("'simplex'", "known: cmaes, gp, grid")),
+        ("simplex", ("'simplex'", "known: capacity, cmaes")),
         ("no_such_module.Mine", ("'no_such_module'", "cannot be imported", "ModuleNotFoundError")),
         (".Mine", ("'.Mine'",)),
         ("windtunnel.optimizers.grid.Nothing", ("subclass of Optimizer", "None")),
