@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from ruamel.yaml import YAML
 
@@ -124,10 +125,15 @@ def test_a_mistake_is_told_with_its_line(
     assert said in str(caught.value)
 
 
+def _blocks(text: str) -> dict[str, Any]:
+    """The README's YAML by the first key; reading it takes longer than the event loop may be held up."""
+    written = [YAML(typ="safe", pure=True).load(one) for one in YAML_BLOCK.findall(text)]
+    return {next(iter(one)): one for one in written}
+
+
 async def test_what_the_readme_shows_can_be_run(tmp_path: Path, url: str) -> None:
     text = await anyio.Path(README).read_text()
-    written = [YAML(typ="safe", pure=True).load(one) for one in YAML_BLOCK.findall(text)]
-    parts = {next(iter(one)): one for one in written}
+    parts = await anyio.to_thread.run_sync(_blocks, text)
     described = {**parts["experiment"], **parts["timeouts"], "storage": url}
     async with assemble(from_mapping(described, directory=tmp_path)) as assembly:
         assert assembly.scheduler.snapshot().target == 24
