@@ -50,7 +50,7 @@ def _no_blocking_calls() -> Iterator[None]:
 
 @cache
 def _stall_limit_s() -> float:
-    """50 ms of the machine that the limit was set on, which took 10 ms for this; more where it takes longer."""
+    """50 ms of the machine it was set on, which took 10 ms for this; more where it takes longer."""
 
     def taken_s() -> float:
         began = time.thread_time()
