@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
-import time
 from collections.abc import AsyncIterator, Iterator
-from functools import cache
 from pathlib import Path
 
 import alembic.command  # noqa: F401 - heavy imports are made before any loop runs
@@ -48,22 +47,10 @@ def _no_blocking_calls() -> Iterator[None]:
         detector.deactivate()
 
 
-@cache
-def _stall_limit_s() -> float:
-    """50 ms of the machine it was set on, which took 10 ms for this; more where it takes longer."""
-
-    def taken_s() -> float:
-        began = time.thread_time()
-        sum(i * i for i in range(200_000))
-        return time.thread_time() - began
-
-    return 0.05 * max(1.0, min(taken_s() for _ in range(3)) / 0.010)
-
-
 @pytest.fixture
 async def _clean_loop() -> AsyncIterator[None]:
     tasks = asyncio.all_tasks()
-    async with no_stall(_stall_limit_s()):
+    async with no_stall():
         yield
     left = [t for t in asyncio.all_tasks() - tasks if not t.done() and not _is_runner(t)]
     assert not left, f"tasks were left: {left}"
@@ -85,3 +72,9 @@ def _async_tests_leave_a_clean_loop(request: pytest.FixtureRequest) -> None:
 def url(tmp_path: Path) -> str:
     """A database file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()

@@ -161,7 +161,8 @@ _NONE = Fenced(0, 0)
 _HUNG = "did not end"
 _TOOK = "took "
 """What is wrong when a loaded machine lets leases expire, too; then it is tried again alone."""
-_AGAIN = 8
+_AGAIN = 0.5
+"""The share of cases of which that is believed."""
 
 
 class Frozen(NamedTuple):
@@ -338,7 +339,7 @@ def sweep(fault: Fault, folder: Path) -> Report:
     done = conduct(cases, folder, _FROZEN_AT_ONCE if fault == "freeze" else _AT_ONCE)
     starved = [one for one in done.failed if _may_be_starved(one)]
     failed = done.failed
-    if 0 < len(starved) <= max(_AGAIN, len(cases) // 20):
+    if 0 < len(starved) <= _AGAIN * len(cases):
         again = conduct([one.case for one in starved], folder / "again", at_once=1)
         failed = [one for one in failed if one not in starved] + again.failed
     reached = sorted({point for point, _ in seen})

@@ -1,6 +1,7 @@
-"""kill -9 at awaits of storage, scheduling and telemetry, and that these are really all.
+"""Killed, frozen, cancelled or refused by the database at awaits of storage, scheduling and telemetry.
 
-A day's sample shares the awaits out among the four faults of the sweeps; see ``sweep.planned``.
+A day's sample shares the awaits out among the four faults; see ``sweep.planned``. All in one file, so that
+one process runs the sweeps one after the other: each keeps both cores busy.
 """
 
 from __future__ import annotations
@@ -72,3 +73,21 @@ def test_a_sample_strikes_each_point_once_and_four_in_a_row_with_each_fault() ->
 @pytest.mark.timeout(900)
 def test_killed_at_any_await_it_is_resumed_exactly() -> None:
     check(swept("kill"))
+
+
+@pytest.mark.timeout(900)
+def test_cancelled_at_any_await_it_is_resumed_exactly() -> None:
+    check(swept("cancel"))
+
+
+@pytest.mark.timeout(900)
+def test_refused_by_the_database_at_any_await_it_is_resumed_exactly() -> None:
+    check(swept("error"))
+
+
+@pytest.mark.timeout(900)
+def test_frozen_at_any_await_for_two_leases_it_doubles_nothing() -> None:
+    report = check(swept("freeze"))
+    # Or nobody took over, and the fence stood idle.
+    assert report.lost + report.refused >= report.struck / 2
+    assert report.refused > 0
