@@ -24,9 +24,11 @@ __all__ = [
     "LocalExec",
     "LocalSession",
     "Output",
+    "ProgramPipe",
     "Progress",
     "ProgressHandler",
     "RemoteExec",
+    "RemotePipes",
     "RemoteSession",
     "ScriptResult",
     "Services",
@@ -155,6 +157,35 @@ class RemoteExec(Protocol):
 
         :param host: its name; entering connects to it, unless somebody did already.
         :param shell: a POSIX shell of the host; default ``/bin/sh``.
+        :raises HostFailed: on entering, if the host cannot be used.
+        """
+
+
+class ProgramPipe(Protocol):
+    """The standard input and output of a program that runs."""
+
+    @property
+    def said(self) -> str:
+        """The end of what it has written to its standard error."""
+
+    async def send(self, data: bytes) -> bool:
+        """Write, and wait while too much is on the way; False if the program does not read any more."""
+
+    async def receive(self) -> bytes:
+        """Some of what it prints; empty at the end, also if the host was lost."""
+
+
+@runtime_checkable
+class RemotePipes(Protocol):
+    """Runs programs on other hosts that are talked with while they run."""
+
+    def program(
+        self, host: str, script: str, values: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[ProgramPipe]:
+        """Start one; leaving ends its whole process group, and so do our end and the loss of the connection.
+
+        :param script: for a POSIX shell. What it starts must print a line before it reads anything.
+        :param values: shell variables that it finds set.
         :raises HostFailed: on entering, if the host cannot be used.
         """
 

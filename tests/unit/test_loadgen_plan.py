@@ -10,7 +10,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.loadgen.checks import checker, saver
 from windtunnel.loadgen.compile import Part, client_of, schedule
 from windtunnel.loadgen.http import Answer, HttpClient, Origin, Session
-from windtunnel.loadgen.plan import CheckPlan, LoadPlan, needs_consent
+from windtunnel.loadgen.plan import CheckPlan, LoadPlan, files_of, needs_consent, with_files
 from windtunnel.loadgen.recorder import ErrorKind, Recorder, Window
 from windtunnel.loadgen.result import Result
 from windtunnel.loadgen.thresholds import Threshold
@@ -178,7 +178,7 @@ def window(*latencies_ms: float, errors: int = 0) -> Window:
     ("text", "kept"),
     [
         ("p99<50ms", True),
-        ("p50<=10", True),
+        ("p50<=10ms", True),
         ("p99.9<9ms", False),
         ("p999 < 0.05s", True),
         ("max<11ms", True),
@@ -201,6 +201,30 @@ def test_thresholds(text: str, kept: bool) -> None:
 def test_what_is_no_threshold_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         Threshold.parse(text)
+
+
+def test_threshold_without_a_unit_is_told_what_to_write() -> None:
+    with pytest.raises(ConfigError, match=r"'p99<50' has no unit of time; write 'p99<50ms' or 'p99<50s'"):
+        Threshold.parse("p99<50")
+
+
+def test_files_of_a_plan_can_be_called_otherwise() -> None:
+    raw = {
+        "rate": 1,
+        "data": "../users.csv",
+        "resource": "mine.py:pool",
+        "scenarios": [{"function": "mine.py:load"}, {"function": "package.module:load", "weight": 2}],
+    }
+    found = files_of(plan(**raw))
+    assert found == {"../users.csv": "data", "mine.py": "resource"}
+    moved = with_files(raw, {"../users.csv": "0/users.csv", "mine.py": "1/mine.py"})
+    assert moved == {
+        "rate": 1,
+        "data": "0/users.csv",
+        "resource": "1/mine.py:pool",
+        "scenarios": [{"function": "1/mine.py:load"}, {"function": "package.module:load", "weight": 2}],
+    }
+    assert files_of(plan(**moved)).keys() == {"0/users.csv", "1/mine.py"}
 
 
 def test_latency_that_nobody_measured_keeps_no_limit() -> None:

@@ -130,6 +130,10 @@ def story(result: Result) -> RenderableType:
         value = limit.value(result.total, unsent=result.unsent)
         told = f"{'kept' if kept else 'missed'}: {limit.text} (found {value:.5g})"
         lines.append(Text(told, style="green" if kept else "bold red"))
+    if result.clocks:
+        hosts = ", ".join(map(plain, result.clocks))
+        error = max(one.error_ns for one in result.clocks.values()) / 1e6
+        lines.append(Text(f"from {hosts}, begun together within {error:.2g} ms"))
     if result.ended_by:
         lines.append(Text(f"ended early: {result.ended_by}", style="yellow"))
     lines += [Text(f"invalid: {reason}", style="bold red") for reason in result.invalid_because]

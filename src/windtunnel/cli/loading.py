@@ -1,4 +1,4 @@
-"""``windtunnel load``: from a URL or a file to what came of it."""
+"""``windtunnel load``: from what is to be done to what came of it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from windtunnel.cli.console import make_console
 from windtunnel.cli.data import as_json, as_json_line
+from windtunnel.cli.load_order import Order, order_of
 from windtunnel.cli.load_view import LoadView, curve, story
-from windtunnel.cli.verdict import FAILED, INTERRUPTED, OK
-from windtunnel.concurrency import first_error
-from windtunnel.config.document import FORMATS, Document, read_document
+from windtunnel.cli.verdict import Verdict, verdict_of_load, verdict_of_search
 from windtunnel.errors import ConfigError
 from windtunnel.loadgen.generators import run_load
 from windtunnel.loadgen.hdrlog import log_lines
@@ -33,80 +32,75 @@ from windtunnel.loadgen.thresholds import Threshold
 __all__ = ["load_target"]
 
 _OUTPUTS = (".csv", ".json", ".hlog")
-_OPEN = ("rate", "users", "profile", "trace")
 
 
 class _Ended(NamedTuple):
-    code: int
+    verdict: Verdict
     data: dict[str, Any]
     story: RenderableType
 
 
-def load_target(
-    target: str,
-    given: Mapping[str, Any],
-    *,
-    profile: Path | None,
-    headers: Sequence[str],
-    thresholds: Sequence[str],
-    abort_on: Sequence[str],
-    slo: Sequence[str] | None,
-    steps: Path | None,
-    output: Path | None,
-    as_data: bool,
-) -> int:
-    """Run one load test, or with ``slo`` a search, and give the exit code.
+def load_target(options: Mapping[str, Any]) -> int:
+    """Run one load test, or a search, and give the exit code.
 
-    :param given: options of the plan that override the file's.
+    :param options: those of the command.
     :raises WindtunnelError: if it cannot be run.
     """
-    if output is not None and output.suffix not in _OUTPUTS:
-        raise ConfigError(
-            f"--output: expected a name that ends in {', '.join(_OUTPUTS)}, found {str(output)!r}"
-        )
-    for option, path in (("--output", output), ("--steps", steps)):
-        if path is not None and not path.parent.is_dir():  # told before the load, not after it
-            raise ConfigError(f"{option}: the folder {str(path.parent)!r} does not exist; create it first")
-    plan, directory, document = _plan(target)
-    plan = _overridden(plan, given, profile, headers)
-    limits, aborts = (tuple(map(Threshold.parse, some)) for some in (thresholds, abort_on))
+    _check_outputs(options)
+    limits, aborts, slo = (
+        tuple(map(Threshold.parse, options[name] or ())) for name in ("threshold", "abort_on", "slo")
+    )
+    order = order_of(options)
+    as_data = options["as_json"]
     console = make_console(sys.stderr if as_data else sys.stdout)
 
     async def run() -> _Ended:
         with LoadView(console) as view:
-            async with _signals() as stop:
-                if slo is not None:
-                    wanted = tuple(map(Threshold.parse, slo))
-                    return await _search(plan, wanted, directory, steps, view, console, stop)
-                return await _test(plan, limits, aborts, directory, output, view, stop)
+            async with contextlib.AsyncExitStack() as stack:
+                if order.generators.ssh is not None:
+                    await stack.enter_async_context(order.generators.ssh)
+                stop = await stack.enter_async_context(_signals())
+                if options["find_max_rate"]:
+                    return await _search(order, slo, options["steps"], view, console, stop)
+                return await _test(order, limits, aborts, options["output"], view, stop)
 
-    try:
+    with order.located():
         ended = anyio.run(run)
-    except ExceptionGroup as group:
-        error = first_error(group)
-        if document is not None and isinstance(error, ConfigError) and error.path:
-            error = document.locate(error)
-        raise error from None
     with contextlib.suppress(BrokenPipeError):
         if as_data:
-            sys.stdout.write(as_json(ended.data))
+            sys.stdout.write(as_json({**ended.data, "problem": ended.verdict.problem or None}))
         console.print(ended.story, soft_wrap=True)
-    return ended.code
+        if ended.verdict.problem:
+            console.print(Text(ended.verdict.problem, style="bold red"), soft_wrap=True)
+    return ended.verdict.exit_code
+
+
+def _check_outputs(options: Mapping[str, Any]) -> None:
+    """What cannot be written is told before the load, not after it."""
+    output = options["output"]
+    if output is not None and output.suffix not in _OUTPUTS:
+        raise ConfigError(
+            f"--output: expected a name that ends in {', '.join(_OUTPUTS)}, found {str(output)!r}"
+        )
+    for name in ("output", "steps"):
+        path = options[name]
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"--{name}: the folder {str(path.parent)!r} does not exist; create it first")
 
 
 async def _test(
-    plan: Mapping[str, Any],
+    order: Order,
     limits: Sequence[Threshold],
     aborts: Sequence[Threshold],
-    directory: Path,
     output: Path | None,
     view: LoadView,
     stop: anyio.Event,
 ) -> _Ended:
     began = datetime.now(UTC)
     result = await run_load(
-        plan,
-        directory=directory,
+        order.plan,
+        directory=order.directory,
+        places=order.generators.places,
         thresholds=limits,
         abort_on=aborts,
         watch=_watcher(view),
@@ -114,14 +108,12 @@ async def _test(
     )
     if output is not None:
         await anyio.to_thread.run_sync(_write, output, result, began)
-    code = FAILED if result.missed or result.ended_by else OK
-    return _Ended(INTERRUPTED if stop.is_set() else code, result.as_data(), story(result))
+    return _Ended(verdict_of_load(result, interrupted=stop.is_set()), result.as_data(), story(result))
 
 
 async def _search(
-    plan: Mapping[str, Any],
+    order: Order,
     limits: Sequence[Threshold],
-    directory: Path,
     steps: Path | None,
     view: LoadView,
     console: Console,
@@ -136,19 +128,18 @@ async def _search(
             await anyio.to_thread.run_sync(_append, steps, tried)
 
     found = await find_max_rate(
-        plan,
+        order.plan,
         limits,
-        directory=directory,
+        directory=order.directory,
+        places=order.generators.places,
         tried=_read_steps(steps) if steps is not None else (),
         watch=_watcher(view),
         on_step=on_step,
         stop=stop,
     )
     points = [(one.rate, one.kept, one.latency_ms["p99"]) for one in found.tried]
-    is_good = found.capacity.rate and not found.problem
-    code = INTERRUPTED if stop.is_set() else OK if is_good else FAILED
-    problem = [Text(f"ended early: {found.problem}", style="bold red")] if found.problem else []
-    return _Ended(code, found.as_data(), Group(curve(points, found.capacity, found.knee), *problem))
+    verdict = verdict_of_search(found, interrupted=stop.is_set())
+    return _Ended(verdict, found.as_data(), curve(points, found.capacity, found.knee))
 
 
 def _watcher(view: LoadView) -> Any:
@@ -178,62 +169,6 @@ async def _signals() -> AsyncIterator[anyio.Event]:
         beside.start_soon(listen)
         yield stop
         beside.cancel_scope.cancel()
-
-
-# The plan
-
-
-def _plan(target: str) -> tuple[dict[str, Any], Path, Document | None]:
-    """The plan, where its files are, and the file it is in."""
-    if "://" in target:
-        return {"url": target}, Path.cwd(), None
-    path = Path(target)
-    if path.suffix == ".py":
-        return _python_plan(path), path.parent.absolute(), None
-    if path.suffix in FORMATS:
-        document = read_document(path)
-        return dict(document.data), path.parent.absolute(), document
-    raise ConfigError(
-        f"expected a URL such as http://127.0.0.1:8080/, a plan or a Python file, found {target!r}"
-    )
-
-
-def _python_plan(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise ConfigError(f"cannot read {str(path)!r}: {exc.strerror}") from None
-    shared = {"resource": f"{path.name}:resource"} if "def resource(" in text else {}
-    return {"scenarios": [{"function": f"{path.name}:load"}], **shared}
-
-
-def _overridden(
-    plan: Mapping[str, Any], given: Mapping[str, Any], profile: Path | None, headers: Sequence[str]
-) -> dict[str, Any]:
-    loads = {name: value for name, value in given.items() if name in _OPEN}
-    if profile is not None:
-        loads |= _profile(profile)
-    kept = {name: value for name, value in plan.items() if not loads or name not in _OPEN}
-    merged = {**kept, **given, **loads}
-    if headers:
-        merged["headers"] = {**plan.get("headers", {}), **dict(map(_header, headers))}
-    return merged
-
-
-def _profile(path: Path) -> dict[str, Any]:
-    if path.suffix not in FORMATS:
-        return {"trace": str(path.absolute())}
-    found = read_document(path).data
-    if "profile" not in found:
-        raise ConfigError("expected profile: a list of {rate, to, for}", source=str(path))
-    return {"profile": found["profile"]}
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise ConfigError(f"--header: expected 'Name: value', found {text!r}")
-    return name.strip(), value.strip()
 
 
 # What is kept

@@ -42,6 +42,7 @@ from windtunnel.cli.options import (
     MetricsPort,
     Verbose,
 )
+from windtunnel.cli.usage import Commands
 
 __all__ = ["app", "main"]
 
@@ -51,6 +52,7 @@ _STORAGE = "Database to use, such as sqlite:///runs.db."
 
 app = typer.Typer(
     name="windtunnel",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from windtunnel.model import Summary
 
-__all__ = ["CUT", "FAILED", "INTERRUPTED", "MISUSED", "OK", "Verdict", "verdict"]
+if TYPE_CHECKING:
+    from windtunnel.loadgen.result import Result
+    from windtunnel.loadgen.search import Found
+
+__all__ = [
+    "CUT",
+    "FAILED",
+    "INTERRUPTED",
+    "MISUSED",
+    "OK",
+    "Verdict",
+    "verdict",
+    "verdict_of_load",
+    "verdict_of_search",
+]
 
 OK, FAILED, MISUSED, INTERRUPTED, CUT = range(5)
 """The exit codes: fine, the experiment failed, the command or the configuration is wrong, interrupted and
@@ -49,3 +63,30 @@ def _interrupted(left: str, *, cut: bool) -> Verdict:
         told = f"interrupted: {left}; teardowns were cut short and may have left something behind"
         return Verdict(CUT, told, interrupted=True)
     return Verdict(INTERRUPTED, f"interrupted: {left}; run the same command to resume", interrupted=True)
+
+
+def verdict_of_load(result: Result, *, interrupted: bool) -> Verdict:
+    """Judge a load test.
+
+    It failed if a threshold was missed, if a limit ended it, if its figures are not to be trusted, or if
+    every request failed and no threshold says how many may.
+    """
+    if interrupted:
+        return Verdict(INTERRUPTED, "interrupted: this is what there was until then", interrupted=True)
+    problems = [f"{limit.text} was missed" for limit in result.missed]
+    if result.ended_by:
+        problems.append(f"it was ended by {result.ended_by}")
+    if result.invalid_because:
+        problems.append("the run is invalid")
+    if result.error_rate >= 1 and not any(limit.counts_errors for limit in result.thresholds):
+        problems.append("every request failed")
+    return Verdict(FAILED, f"failed: {'; '.join(problems)}") if problems else Verdict(OK)
+
+
+def verdict_of_search(found: Found, *, interrupted: bool) -> Verdict:
+    """Judge a search for the highest rate. It failed if it has none, or could not go on."""
+    if interrupted:
+        return Verdict(INTERRUPTED, "interrupted: this is what there was until then", interrupted=True)
+    if found.problem:
+        return Verdict(FAILED, f"failed: {found.problem}")
+    return Verdict(OK) if found.capacity.rate else Verdict(FAILED, "failed: no rate was low enough")

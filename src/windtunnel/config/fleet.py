@@ -11,7 +11,7 @@ from windtunnel.config.ranges import chosen_names
 from windtunnel.config.roles import as_request, check_hosts
 from windtunnel.environments import Environment
 from windtunnel.errors import ConfigError
-from windtunnel.protocols import FileShare, HostOps, LocalExec, RemoteExec, Services
+from windtunnel.protocols import FileShare, HostOps, LocalExec, RemoteExec, RemotePipes, Services
 from windtunnel.scheduling.hosts import Host, Placement, Request
 from windtunnel.services.local_exec import LocalExecService
 from windtunnel.services.ssh.options import HostOpsOptions, SshOptions
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from windtunnel.services.ssh.hosts import SshHostOps
     from windtunnel.services.ssh.remote_exec import SshService
 
-__all__ = ["EnvironmentMaker", "Fleet", "find_fleet"]
+__all__ = ["EnvironmentMaker", "Fleet", "find_fleet", "fleet_of", "services_of"]
 
 
 class Fleet(NamedTuple):
@@ -56,6 +56,11 @@ def find_fleet(loaded: LoadedConfig, *, here: str, only: str | None = None) -> F
     request = as_request(config.hosts_per_trial)
     if request is not None:
         check_hosts(request, hosts)
+    return fleet_of(hosts, request)
+
+
+def fleet_of(hosts: tuple[Host, ...], request: Request | None = None) -> Fleet:
+    """These hosts with what reaches them."""
     ssh = _ssh(hosts)
     return Fleet(hosts, request, ssh, None if ssh is None else _operations(ssh, hosts))
 
@@ -86,7 +91,7 @@ class EnvironmentMaker:
     def __init__(self, loaded: LoadedConfig, fleet: Fleet) -> None:
         self._loaded = loaded
         self._request = fleet.request
-        self._services = _services(fleet)
+        self._services = services_of(fleet)
 
     def for_host(self, host: Host, runner_id: int) -> Environment:
         """The environment of a slot.
@@ -122,13 +127,16 @@ class EnvironmentMaker:
             raise exc.within("environment") from None
 
 
-def _services(fleet: Fleet) -> Services:
+def services_of(fleet: Fleet) -> Services:
+    """What environments may ask of these hosts."""
     services: dict[type[object], object] = {LocalExec: LocalExecService()}
     if fleet.ssh is not None and fleet.operations is not None:
         from windtunnel.services.ssh.files import SshFiles
+        from windtunnel.services.ssh.pipes import SshPipes
 
         services |= {
             RemoteExec: fleet.ssh,
+            RemotePipes: SshPipes(fleet.ssh),
             FileShare: SshFiles(fleet.ssh),
             HostOps: fleet.operations,
         }

@@ -58,7 +58,8 @@ class CompositeEnv(Environment):
     override constants of its own. The first child that fails ends set-up and run. Metrics and telemetry are
     merged; where children report the same metric, the later one's value counts.
 
-    A child that is ``on`` a role has the role's host for its ``$host``; with several, see ``Replicas``.
+    A child that is ``on`` a role has the role's host for its ``$host``; with several, see ``Replicas``. One
+    whose own options have ``on``, such as LoadEnv, takes the role as a whole.
     """
 
     options_class = CompositeOptions
@@ -88,16 +89,17 @@ class CompositeEnv(Environment):
         self._tunables = self._selected(tunables or TunableGroups({}))
 
     def _made(self, child: ChildOptions) -> Environment:
+        takes_role = child.on is not None and _takes_role(child.class_name)
         make = partial(
             Environment.new,
             env_name=child.name or child.class_name,
             class_name=child.class_name,
-            config=child.config,
+            config={**child.config, "on": child.on} if takes_role else child.config,
             tunables=self._offered,
             service=self._services,
         )
         seen = _seen_by(child, self._params, self._globals)
-        if child.on is None or len(hosts := hosts_of(child.on, self._globals)) == 1:
+        if child.on is None or takes_role or len(hosts := hosts_of(child.on, self._globals)) == 1:
             return make(global_config=seen)
         replicas = [make(global_config={**seen, **host}) for host in hosts]
         return Replicas(replicas, role=child.on, aggregates=child.aggregate)
@@ -203,6 +205,12 @@ class CompositeEnv(Environment):
 
     async def _teardown(self) -> None:
         await all_in_turn([child.teardown for child in reversed(self._children)])
+
+
+def _takes_role(class_name: str) -> bool:
+    from windtunnel.environments.registry import environment_class  # the registry knows us
+
+    return "on" in environment_class(class_name).options_class.model_fields
 
 
 def _seen_by(

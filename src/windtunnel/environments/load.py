@@ -11,12 +11,15 @@ import anyio.to_thread
 from pydantic import ConfigDict, Field
 
 from windtunnel.environments.base import CommonOptions, Environment
+from windtunnel.environments.hosts import THIS_MACHINE, hosts_of, remote_service
 from windtunnel.errors import ConfigError, EnvironmentFailed, LoadFailed
 from windtunnel.loadgen.plan import LoadPlan, needs_consent
 from windtunnel.model import RunResult, Sample, Status, utc_now
 from windtunnel.options import REFERENCE, expand, parse_options
+from windtunnel.protocols import FileShare, RemoteExec, RemotePipes
 
 if TYPE_CHECKING:
+    from windtunnel.loadgen.generator import Place
     from windtunnel.loadgen.result import Result, SecondRecord
 
 __all__ = ["LoadEnv", "LoadOptions"]
@@ -34,6 +37,9 @@ class LoadOptions(CommonOptions):
     load: dict[str, Any] = Field(
         description="the load test: url, rate, duration, …, as for 'windtunnel load'; $name expands"
     )
+    on: str | None = Field(
+        default=None, min_length=1, description="role whose hosts put the load; default this machine"
+    )
     keep_invalid: bool = Field(
         default=False, description="whether a run that the generator was too slow for succeeds; default false"
     )
@@ -41,6 +47,8 @@ class LoadOptions(CommonOptions):
 
 class LoadEnv(Environment):
     """Puts a target under load. Its rate, as everything else in the plan, can be a tunable: ``rate: $rate``.
+
+    With ``on``, it is the hosts of that role of a trial that do so, together, over SSH: ``hosts_per_trial``.
 
     Metrics are percentiles of the latency from the intended start (``p50_ms`` to ``p9999_ms``, ``max_ms``,
     ``mean_ms``), ``rate``, ``sent``, ``completed``, ``errors``, ``error_rate``, ``unsent``, ``held_back`` and
@@ -54,6 +62,10 @@ class LoadEnv(Environment):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         known = {**self._globals, **self._params, **self._tunables}
+        if self.options.on is not None:
+            for protocol in (RemoteExec, RemotePipes, FileShare):
+                remote_service(self._services, protocol, asker="LoadEnv with on")
+            hosts_of(self.options.on, known)
         if _references(self.options.load) <= known.keys():  # otherwise it is checked when it is set up
             self._plan(known)
 
@@ -62,10 +74,13 @@ class LoadEnv(Environment):
 
     async def _run(self) -> RunResult:
         generators = await anyio.to_thread.run_sync(importlib.import_module, _GENERATORS)
+        places = await anyio.to_thread.run_sync(self._places)
         raw = _expanded(self.options.load, {**self._overlay, **self._params})
         directory = Path(str(self._overlay.get("config_dir", ".")))
         try:
-            result: Result = await generators.run_load(raw, directory=directory, watch=self._tell)
+            result: Result = await generators.run_load(
+                raw, directory=directory, watch=self._tell, places=places
+            )
         except LoadFailed as exc:
             raise EnvironmentFailed(f"run failed: {exc}") from exc
         await self._emit([Sample(utc_now(), "latency_histogram", result.histogram)])
@@ -76,6 +91,19 @@ class LoadEnv(Environment):
             told = "; ".join(f"{kind}: {message}" for kind, message in result.total.messages.items())
             raise EnvironmentFailed(f"run failed: nothing was answered; {told}")
         return RunResult(Status.SUCCEEDED, utc_now(), _metrics(result))
+
+    def _places(self) -> list[Place]:
+        from windtunnel.loadgen.generator import ThisMachine
+        from windtunnel.loadgen.remote import OtherHost
+
+        if self.options.on is None:
+            return [ThisMachine()]
+        return [
+            ThisMachine()
+            if host["host_address"] == THIS_MACHINE
+            else OtherHost(str(host["host"]), self._services)
+            for host in hosts_of(self.options.on, self._overlay)
+        ]
 
     def _plan(self, names: Mapping[str, Any]) -> LoadPlan:
         plan = parse_options(LoadPlan, _expanded(self.options.load, names), path=("config", "load"))

@@ -1,9 +1,10 @@
 """One generator, in a process of its own: JSON lines in, JSON lines out.
 
-It is told ``{"plan", "directory", "part"}``, answers ``{"ready"}``, is told ``{"start"}`` with the time of
-its own wall clock to begin at, and sends a ``{"window"}`` a second and ``{"ended"}``. In between it takes
-``{"part", "since"}``, another share of the schedule from a time on, and ``{"stop"}``. What is wrong with the
-plan or the target comes as ``{"failed"}``. When its standard input ends, so does it.
+It says ``{"hello"}``, is told ``{"plan", "directory", "part"}`` and answers ``{"ready"}``. To each
+``{"clock"}`` it then says what its own wall clock does. It is told ``{"start"}`` with the time of that clock
+to begin at, and sends a ``{"window"}`` a second and ``{"ended"}``. In between it takes ``{"part", "since"}``,
+another share of the schedule from a time on, and ``{"stop"}``. What is wrong with the plan or the target
+comes as ``{"failed"}``. When its standard input ends, so does it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _SWEEPS = 20
 _STOP_S = 0.2
 _FIRST_CONNECTIONS = 16
 _UNREAD = 1000
+_SPARE_FILES = 64
 
 
 def spawn_command() -> list[str]:
@@ -96,6 +98,7 @@ class _Agent:
         self._plan = parse_options(LoadPlan, command["plan"])
         self._directory = Path(command["directory"])
         self._part = Part(*command["part"])
+        _allow_files(self._plan, self._part)
         self._recorder = Recorder()
         self._loop: Loop | None = None
         self._limit = anyio.CancelScope()
@@ -113,7 +116,8 @@ class _Agent:
             await client.prepare(min(client.limit, self._plan.users or _FIRST_CONNECTIONS))
             tasks = await stack.enter_async_context(anyio.create_task_group())
             self._pipe.send({"ready": True})
-            command = await self._pipe.receive()
+            while "clock" in (command := await self._pipe.receive()):
+                self._pipe.send({"clock": time.time_ns()})
             if "start" not in command:
                 tasks.cancel_scope.cancel()
                 return
@@ -201,9 +205,24 @@ class _Agent:
         tasks.cancel_scope.cancel()
 
 
+def _allow_files(plan: LoadPlan, part: Part) -> None:
+    """:raises ConfigError: if this process may not have as many connections as its part of the plan wants."""
+    whole = plan.users or plan.connections
+    wanted = part.share(whole) + _SPARE_FILES
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and wanted > most:
+        raise ConfigError(
+            f"{whole} connections need {wanted} open files a process, and {most} are allowed; "
+            "raise that (ulimit -Hn), or lower connections or users",
+            path=("users" if plan.users else "connections",),
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def _serve(out_fd: int) -> None:
     pipe = _Pipe(out_fd)
     try:
+        pipe.send({"hello": True})
         command = await pipe.receive()
         if command:
             gc.freeze()
@@ -219,8 +238,6 @@ async def _serve(out_fd: int) -> None:
 def main() -> None:
     """Serve whoever started this process, until it has heard the result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us decides
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     out_fd = os.dup(1)
     os.dup2(2, 1)  # what a user's function prints is no message of ours
     try:

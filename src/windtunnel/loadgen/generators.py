@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import math
-import os
-import resource
-import signal
-import subprocess
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -17,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.abc
 import anyio.to_thread
-from anyio.streams.buffered import BufferedByteReceiveStream
 
 from windtunnel.concurrency import first_error
-from windtunnel.errors import ConfigError, LoadFailed
-from windtunnel.loadgen.agent import spawn_command
+from windtunnel.errors import ConfigError, LoadFailed, WindtunnelError
 from windtunnel.loadgen.compile import schedule
+from windtunnel.loadgen.generator import Generator, Place, ThisMachine
 from windtunnel.loadgen.plan import LoadPlan, needs_consent
 from windtunnel.loadgen.recorder import Window
 from windtunnel.loadgen.result import Result, SecondRecord
@@ -33,16 +25,15 @@ from windtunnel.options import parse_options
 
 __all__ = ["Watcher", "run_load"]
 
-_LINE = 64 << 20
 _START_S = 0.1
 """From the moment all are ready until the first request, for the message to reach them."""
 _READY_S = 30.0
 _RESPLIT_S = 0.25
-_GRACE_S = 5.0
+_TRIPS = 4
+"""So many round trips to the farthest generator come on top of these."""
+_END_S = 30.0
 _SILENCE_S = 15.0
 """A generator that says nothing for longer is lost."""
-_SPARE_FILES = 64
-
 
 Watcher = Callable[[SecondRecord], Awaitable[None]]
 
@@ -55,6 +46,7 @@ async def run_load(
     abort_on: Sequence[Threshold] = (),
     watch: Watcher | None = None,
     stop: anyio.Event | None = None,
+    places: Sequence[Place] = (ThisMachine(),),
 ) -> Result:
     """Run a load test to its end. Cancelling it ends the generators at once.
 
@@ -63,73 +55,48 @@ async def run_load(
     :param abort_on: what ends it when it holds for a second.
     :param watch: called with each second, the warm-up's left out.
     :param stop: ends it when it is set; what was measured until then counts.
+    :param places: where its generators are; each has as many as the plan has workers.
     :raises ConfigError: if the plan is wrong, or needs to be confirmed.
     :raises LoadFailed: if the target cannot be reached or no generator is left.
+    :raises HostFailed: if one of the places cannot be used.
     """
     plan = parse_options(LoadPlan, raw)
     if (reason := needs_consent(plan)) is not None:
         raise ConfigError(f"this load has to be confirmed: {reason}; say confirmed: true, or --yes")
-    _check_files(plan)
     offers = await anyio.to_thread.run_sync(_per_second, plan, directory)
-    run = _Run(plan, raw, directory, offers, abort_on, watch)
+    run = _Run(plan, offers, abort_on, watch)
     try:
-        async with contextlib.AsyncExitStack() as stack:
-            for number in range(plan.workers):
-                run.add(await stack.enter_async_context(_process(f"worker {number + 1}")))
-            async with anyio.create_task_group() as tasks:
-                if stop is not None:
-                    tasks.start_soon(run.stop_on, stop)
-                await run.conduct()
-                tasks.cancel_scope.cancel()
-    except* (ConfigError, LoadFailed) as group:
+        async with _started(places, plan, raw, directory) as generators, anyio.create_task_group() as tasks:
+            if stop is not None:
+                tasks.start_soon(run.stop_on, stop)
+            await run.conduct(generators)
+            tasks.cancel_scope.cancel()
+    except* WindtunnelError as group:
         raise first_error(group) from None
     return run.result(thresholds)
 
 
-class _Generator:
-    """One agent, as it is spoken to."""
-
-    def __init__(self, name: str, process: anyio.abc.Process) -> None:
-        assert process.stdin is not None  # noqa: S101 - see _process
-        assert process.stdout is not None  # noqa: S101
-        self.name = name
-        self._process = process
-        self._stdin = process.stdin
-        self._stdout = BufferedByteReceiveStream(process.stdout)
-        self.told_ns = 0
-
-    async def tell(self, message: Mapping[str, Any]) -> None:
-        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # its end is heard
-            await self._stdin.send(json.dumps(message).encode() + b"\n")
-
-    def kill(self) -> None:
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                # Its own kill() would take the exit status away from whoever waits for it.
-                os.kill(self._process.pid, signal.SIGKILL)
-
-    async def hear(self) -> dict[str, Any]:
-        """Its next message; empty if there will be none."""
-        try:
-            line = await self._stdout.receive_until(b"\n", _LINE)
-        except (anyio.IncompleteRead, anyio.EndOfStream, anyio.BrokenResourceError):
-            return {}
-        return dict(json.loads(line))
-
-
 @contextlib.asynccontextmanager
-async def _process(name: str) -> AsyncIterator[_Generator]:
-    """A generator on this machine."""
-    process = await anyio.open_process(
-        spawn_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, start_new_session=True
-    )
-    generator = _Generator(name, process)
+async def _started(
+    places: Sequence[Place], plan: LoadPlan, raw: Mapping[str, Any], directory: Path
+) -> AsyncIterator[list[Generator]]:
+    """The generators of all places, started and ended at the same time everywhere."""
+    opened = [place.generators(plan, raw, directory) for place in places]
+    found: dict[int, list[Generator]] = {}
+
+    async def enter(number: int) -> None:
+        found[number] = await opened[number].__aenter__()
+
     try:
-        yield generator
+        async with anyio.create_task_group() as tasks:
+            for number in range(len(opened)):
+                tasks.start_soon(enter, number)
+        yield [one for number in range(len(opened)) for one in found[number]]
     finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_GRACE_S, shield=True):
-            generator.kill()
-            await process.aclose()
+        with anyio.move_on_after(_END_S, shield=True):
+            async with anyio.create_task_group() as tasks:
+                for number in found:
+                    tasks.start_soon(opened[number].__aexit__, None, None, None)
 
 
 class _Run:
@@ -138,22 +105,19 @@ class _Run:
     def __init__(
         self,
         plan: LoadPlan,
-        raw: Mapping[str, Any],
-        directory: Path,
         offers: Iterator[int] | None,
         abort_on: Sequence[Threshold],
         watch: Watcher | None,
     ) -> None:
         self._plan = plan
-        self._raw = raw
-        self._directory = directory
         self._abort_on = abort_on
         self._watch = watch
-        self._alive: list[_Generator] = []
-        self._count = 0
+        self._generators: Sequence[Generator] = ()
+        self._alive: list[Generator] = []
         self._lost: list[str] = []
         self._ended_by = ""
         self._start_ns = 0
+        self._resplit_ns = 0
         self._told: dict[int, dict[str, Window]] = defaultdict(dict)
         self._seconds: list[SecondRecord] = []
         self._total = Window()
@@ -161,36 +125,39 @@ class _Run:
         self._offered = 0
         self._offered_seconds = 0
 
-    def add(self, generator: _Generator) -> None:
-        self._alive.append(generator)
-        self._count += 1
-
-    async def conduct(self) -> None:
+    async def conduct(self, generators: Sequence[Generator]) -> None:
         """From the first word to the last."""
-        with anyio.fail_after(_READY_S + self._plan.timeout.total_seconds()):
-            for number, generator in enumerate(self._alive):
-                part = [number, len(self._alive)]
-                await generator.tell({"plan": self._raw, "directory": str(self._directory), "part": part})
-            for generator in self._alive:
-                self._heard_failure(await generator.hear(), generator)
-        self._start_ns = time.time_ns() + round(_START_S * 1e9)
+        self._generators = generators
+        self._alive = list(generators)
+        await self._prepare()
+        trip_ns = 2 * max(one.clock.error_ns for one in generators)
+        self._start_ns = time.time_ns() + round(_START_S * 1e9) + _TRIPS * trip_ns
+        self._resplit_ns = round(_RESPLIT_S * 1e9) + _TRIPS * trip_ns
         async with anyio.create_task_group() as tasks:
-            for generator in tuple(self._alive):
-                await generator.tell({"start": self._start_ns})
+            for generator in generators:
+                await generator.start(self._start_ns)
                 tasks.start_soon(self._follow, generator)
         await self._pass_on(last=True)
         if not self._total.elapsed_s:
             raise LoadFailed("; ".join(self._lost) or "no generator told anything")
 
-    def _heard_failure(self, message: Mapping[str, Any], generator: _Generator) -> None:
-        if not message:
-            raise LoadFailed(f"{generator.name} ended before it was ready")
-        if "failed" in message:
-            if message["path"] is not None:
-                raise ConfigError(message["failed"], path=message["path"])
-            raise LoadFailed(f"cannot load {message['failed']}; is it running?")
+    async def _prepare(self) -> None:
+        waiting = dict(enumerate(self._alive))
 
-    async def _follow(self, generator: _Generator) -> None:
+        async def prepare(number: int) -> None:
+            await self._alive[number].prepare(number, len(self._alive))
+            del waiting[number]
+
+        limit_s = _READY_S + self._plan.timeout.total_seconds()
+        with anyio.move_on_after(limit_s) as scope:
+            async with anyio.create_task_group() as tasks:
+                for number in range(len(self._alive)):
+                    tasks.start_soon(prepare, number)
+        if scope.cancelled_caught:
+            names = ", ".join(one.name for one in waiting.values())
+            raise LoadFailed(f"not ready within {limit_s:g} s: {names}")
+
+    async def _follow(self, generator: Generator) -> None:
         silence_s = self._plan.warmup.total_seconds() + _SILENCE_S
         while message := await _in_time(generator.hear, silence_s):
             if "window" in message:
@@ -202,23 +169,24 @@ class _Run:
                 self._alive.remove(generator)
                 return
             else:
-                self._heard_failure(message, generator)
+                generator.check(message)
         await self._lose(generator)
 
-    async def _lose(self, generator: _Generator) -> None:
+    async def _lose(self, generator: Generator) -> None:
         """The others take over its share, from a moment that none of them has reached."""
         now = time.time_ns()
         self._alive.remove(generator)
-        generator.kill()  # one that was frozen must not go on later
         at_s = (now - self._start_ns) / 1e9
         silent_s = (now - max(generator.told_ns, self._start_ns)) / 1e9
         self._lost.append(
             f"{generator.name} after {at_s:.1f} s, with what it did in its last {silent_s:.1f} s"
+            f"{generator.last_words}"
         )
-        since = now - self._start_ns + round(_RESPLIT_S * 1e9)
+        since = now - self._start_ns + self._resplit_ns
         for number, other in enumerate(self._alive):
             await other.tell({"part": [number, len(self._alive)], "since": since})
         await self._pass_on()
+        await generator.kill()  # one that was frozen must not go on later
 
     async def _pass_on(self, *, last: bool = False) -> None:
         """Merge the seconds that everybody who is left has told about."""
@@ -270,7 +238,8 @@ class _Run:
             total=self._total,
             seconds=self._seconds,
             offered=offered,
-            generators=self._count,
+            generators=len(self._generators),
+            clocks={one.name: one.clock for one in self._generators if one.host is not None},
             lost=self._lost,
             ended_by=self._ended_by,
             thresholds=thresholds,
@@ -300,15 +269,3 @@ def _counted(times: Iterator[int], warm_ns: float) -> Iterator[int]:
             second, count = second + 1, 0
         count += 1
     yield count
-
-
-def _check_files(plan: LoadPlan) -> None:
-    """:raises ConfigError: if a process may not have as many connections as the plan wants."""
-    wanted = math.ceil((plan.users or plan.connections) / plan.workers) + _SPARE_FILES
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most != resource.RLIM_INFINITY and wanted > most:
-        raise ConfigError(
-            f"{plan.users or plan.connections} connections need {wanted} open files a process, and {most} "
-            "are allowed; raise that (ulimit -Hn), or lower connections or users",
-            path=("users" if plan.users else "connections",),
-        )

@@ -376,7 +376,9 @@ class HttpClient(Client):
         self.slots.extend(made)
         self.idle.extend(made)
         if problem := await self._connect(made[0]):
-            raise LoadFailed(f"{self._origin.host}:{self._origin.port}: {problem}")
+            raise LoadFailed(
+                f"cannot load {self._origin.host}:{self._origin.port}: {problem}; is it running?"
+            )
         async with anyio.create_task_group() as tasks:
             for connection in made[1:]:
                 tasks.start_soon(self._connect, connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -13,7 +13,17 @@ from pydantic import BeforeValidator, Field, model_validator
 from windtunnel.loadgen.arrivals import Piece
 from windtunnel.options import Count, Duration, OptionalDuration, Options, parse_duration, shown
 
-__all__ = ["CEILING", "CheckPlan", "LoadPlan", "PiecePlan", "ScenarioPlan", "StepPlan", "needs_consent"]
+__all__ = [
+    "CEILING",
+    "CheckPlan",
+    "LoadPlan",
+    "PiecePlan",
+    "ScenarioPlan",
+    "StepPlan",
+    "files_of",
+    "needs_consent",
+    "with_files",
+]
 
 CEILING = 20_000
 """Requests a second, or users, above which a plan has to be confirmed."""
@@ -110,7 +120,10 @@ class LoadPlan(Options):
     insecure: bool = Field(default=False, description="accept any certificate; default false")
     seed: int = Field(default=1, description="of arrivals and choices; default 1")
     workers: Annotated[int, Field(strict=True, ge=1, le=256)] = Field(
-        default=1, description="generator processes, one a core; default 1"
+        default=1, description="generator processes, one a core, on each host; default 1"
+    )
+    python: str = Field(
+        default="python3", min_length=1, description="of generators on other hosts; default python3"
     )
     confirmed: bool = Field(
         default=False, description="whether a target elsewhere, or more than 20 000/s, is meant"
@@ -204,3 +217,44 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+# The files that a plan names
+
+_FILES = ("trace", "data", "ca_file")
+
+
+def files_of(plan: LoadPlan) -> dict[str, str]:
+    """Name → the option it stands in. Names are relative to the plan's own directory, or absolute."""
+    found = {getattr(plan, option): option for option in _FILES}
+    functions = {_python_file(one.function): "scenarios" for one in plan.scenarios}
+    found |= functions | {_python_file(plan.resource): "resource"}
+    return {name: option for name, option in found.items() if name is not None}
+
+
+def with_files(raw: Mapping[str, Any], moved: Mapping[str, str]) -> dict[str, Any]:
+    """The same plan with its files called otherwise.
+
+    :param moved: name → other name, for all of ``files_of``.
+    """
+    found = dict(raw)
+    for name in _FILES:
+        if found.get(name) is not None:
+            found[name] = moved[found[name]]
+    if found.get("resource") is not None:
+        found["resource"] = _moved_function(found["resource"], moved)
+    found["scenarios"] = [
+        {**one, "function": _moved_function(one["function"], moved)} if one.get("function") else one
+        for one in found.get("scenarios") or ()
+    ]
+    return found
+
+
+def _python_file(function: str | None) -> str | None:
+    where = (function or "").rpartition(":")[0]
+    return where if where.endswith(".py") else None
+
+
+def _moved_function(function: str, moved: Mapping[str, str]) -> str:
+    where, colon, name = function.rpartition(":")
+    return f"{moved.get(where, where)}{colon}{name}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from windtunnel.loadgen.clock import Clock
 from windtunnel.loadgen.hdrlog import Interval, encoded
 from windtunnel.loadgen.histogram import Histogram
 from windtunnel.loadgen.recorder import Window
@@ -80,6 +81,7 @@ class Result:
     :ivar seconds: the same second by second.
     :ivar offered: how many requests the schedule has for this time; None for a closed loop.
     :ivar generators: how many there were; ``lost`` names those that died.
+    :ivar clocks: how the clocks of those on other hosts stood to ours.
     :ivar ended_by: ``stopped``, or the limit that ended it early; empty if it ran to its end.
     """
 
@@ -87,6 +89,7 @@ class Result:
     seconds: Sequence[SecondRecord] = ()
     offered: int | None = None
     generators: int = 1
+    clocks: Mapping[str, Clock] = field(default_factory=dict)
     lost: Sequence[str] = ()
     ended_by: str = ""
     thresholds: Sequence[Threshold] = ()
@@ -178,6 +181,7 @@ class Result:
             "received_bytes": total.received,
             "cpu": round(self.busy, 3),
             "generators": self.generators,
+            "clocks_ms": {name: one.as_data() for name, one in self.clocks.items()},
             "valid": not reasons,
             "invalid_because": reasons,
             "ended_by": self.ended_by or None,

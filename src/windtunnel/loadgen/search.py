@@ -10,6 +10,7 @@ import anyio
 
 from windtunnel.errors import ConfigError
 from windtunnel.loadgen.capacity import Capacity, Step, capacity, knee, next_rate
+from windtunnel.loadgen.generator import Place, ThisMachine
 from windtunnel.loadgen.generators import Watcher, run_load
 from windtunnel.loadgen.result import Result
 from windtunnel.loadgen.thresholds import Threshold
@@ -69,6 +70,7 @@ async def find_max_rate(
     on_step: Callable[[Tried, Result], Awaitable[None]],
     stop: anyio.Event | None = None,
     most: int = 15,
+    places: Sequence[Place] = (ThisMachine(),),
 ) -> Found:
     """Search for the highest rate at which all limits are kept.
 
@@ -78,6 +80,7 @@ async def find_max_rate(
     :param on_step: called after each run.
     :param most: how many runs, those of earlier searches included.
     :param stop: ends the search; the run that is under way does not count.
+    :param places: where the generators are.
     :raises ConfigError: if the plan is wrong or is none of an open loop, or there is no limit.
     :raises LoadFailed: if the target cannot be reached.
     """
@@ -90,7 +93,9 @@ async def find_max_rate(
     start = float(raw.get("rate") or _FIRST_RATE)
     while (rate := next_rate([Step(one.rate, one.kept) for one in seen], start=start, most=most)) is not None:
         plan = {"duration": _DURATION, **raw, "rate": rate}
-        result = await run_load(plan, directory=directory, watch=watch, thresholds=limits, stop=stop)
+        result = await run_load(
+            plan, directory=directory, watch=watch, thresholds=limits, stop=stop, places=places
+        )
         if result.ended_by:
             break
         is_telling = result.is_telling

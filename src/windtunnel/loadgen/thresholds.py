@@ -23,7 +23,7 @@ _FORM = re.compile(
     r"\s*(?P<metric>\w+(?:\.\d+)?)\s*(?P<sign><=|>=|<|>)\s*(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>\w+|%)?\s*",
     re.ASCII,
 )
-_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, None: 1.0}
+_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _KINDS = frozenset(map(str, ErrorKind))
 
 
@@ -55,6 +55,9 @@ class Threshold(NamedTuple):
         is_latency = metric in ("max", "mean") or quantile_of(metric) is not None
         if is_latency and unit in _MILLISECONDS:
             return cls(text, metric, match["sign"], limit * _MILLISECONDS[unit])
+        if is_latency and unit is None:
+            bare = text.strip()
+            raise ConfigError(f"{shown(text)} has no unit of time; write '{bare}ms' or '{bare}s'")
         if metric in ("errors", *_KINDS) and unit in ("%", None):
             return cls(text, metric, match["sign"], limit, unit == "%")
         if metric == "rate" and unit in ("s", None):
@@ -63,6 +66,11 @@ class Threshold(NamedTuple):
             f"expected p50, p99, p999, max or mean in ms or s, errors or one of {', '.join(sorted(_KINDS))} "
             f"with or without %, or rate, found {shown(text)}"
         )
+
+    @property
+    def counts_errors(self) -> bool:
+        """Whether it says how many requests may fail."""
+        return self.metric == "errors" or self.metric in _KINDS
 
     def value(self, window: Window, *, unsent: int = 0) -> float:
         """The metric of a stretch of time.

@@ -130,7 +130,8 @@ def _parsed(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as exc:
-        raise ValueError(f"{exc.msg} at character {exc.offset}") from None
+        where = f"at character {exc.offset}" if exc.offset else "at its end"
+        raise ValueError(f"{exc.msg} {where}") from None
 
 
 class _Compiler:

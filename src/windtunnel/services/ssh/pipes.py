@@ -20,7 +20,7 @@ from windtunnel.services.ssh.pool import Pool
 from windtunnel.services.ssh.remote_exec import RemoteScripts, SshService
 from windtunnel.services.ssh.shell import MARK
 
-__all__ = ["Pipe", "PipeSessions", "Pipes", "operand", "pool_of"]
+__all__ = ["Pipe", "PipeSessions", "Pipes", "SshPipes", "operand", "pool_of"]
 
 _SHELL = "/bin/sh"
 _GRACE_S = 2.0  # a busy host needs a while to remove what was not completed
@@ -169,11 +169,22 @@ class Pipes(RemoteScripts):
 
     @asynccontextmanager
     async def open(self, text: str, values: Mapping[str, str], *, doing: str) -> AsyncIterator[Pipe]:
+        """Run a program, and wait for its end; see ``started``.
+
+        :raises HostLost: if the connection is lost.
+        """
+        async with self.started(text, values, doing=doing) as pipe:
+            yield pipe
+            if await pipe.wait_status() is None:
+                raise self._connection.loss(doing)
+
+    @asynccontextmanager
+    async def started(self, text: str, values: Mapping[str, str], *, doing: str) -> AsyncIterator[Pipe]:
         """Run a program; leaving ends it, unless it has ended.
 
         :param text: for a POSIX shell; prints a line before it reads anything.
         :param values: shell variables that it finds set.
-        :raises HostLost: if the connection is lost.
+        :raises HostLost: if the connection was lost before.
         """
         number = self._free.pop() if self._free else next(self._numbers)
         program = self._interactive(text, values, number)
@@ -182,8 +193,6 @@ class Pipes(RemoteScripts):
         pipe = await self._connection.open(partial(Pipe, program), doing=doing)
         try:
             yield pipe
-            if await pipe.wait_status() is None:
-                raise self._connection.loss(doing)
         finally:
             if pipe.status is None:
                 await self._end(number, pipe)
@@ -228,3 +237,19 @@ class PipeSessions:
                 await found.__aenter__()
                 self._sessions[host] = found
         return found
+
+
+class SshPipes:
+    """Programs on hosts that have an SSH server; implements ``RemotePipes``.
+
+    It shares the connections of the service, and the channels of each with its scripts.
+    """
+
+    def __init__(self, service: SshService) -> None:
+        self._sessions = PipeSessions(service)
+
+    @asynccontextmanager
+    async def program(self, host: str, script: str, values: Mapping[str, str]) -> AsyncIterator[Pipe]:
+        session = await self._sessions.session(host)
+        async with session.started(script, values, doing="a program was started") as pipe:
+            yield pipe
