@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.inprocess import Call, make_call
+from tests.integration.load.server import closed_port
 from windtunnel.cli.templates import TEMPLATES
 
 EXPERIMENT: dict[str, Any] = {
@@ -51,7 +52,8 @@ def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
 # Projects
 
-QUICK = {"local": ("-g", "kib=8"), "sqlite": ("-g", "seconds=0.1", "-g", "rows=200")}
+LOAD = ("-g", "duration=500ms", "-g", f"port={closed_port()}")
+QUICK = {"load": LOAD, "local": ("-g", "kib=8"), "sqlite": ("-g", "seconds=0.1", "-g", "rows=200")}
 
 
 @pytest.mark.parametrize("template", sorted(QUICK))

@@ -9,7 +9,8 @@ import pytest
 from windtunnel.errors import ConfigError
 from windtunnel.loadgen.checks import checker, saver
 from windtunnel.loadgen.compile import Part, client_of, schedule
-from windtunnel.loadgen.http import Answer, HttpClient, Origin, Session
+from windtunnel.loadgen.connection import Answer, Session
+from windtunnel.loadgen.http import HttpClient, Origin
 from windtunnel.loadgen.plan import CheckPlan, LoadPlan, files_of, needs_consent, with_files
 from windtunnel.loadgen.recorder import ErrorKind, Recorder, Window
 from windtunnel.loadgen.result import Result

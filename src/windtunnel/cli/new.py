@@ -12,6 +12,7 @@ __all__ = ["register"]
 
 
 class _Template(enum.StrEnum):
+    LOAD = "load"
     LOCAL = "local"
     SSH = "ssh"
     SQLITE = "sqlite"
@@ -27,7 +28,7 @@ def new(
         Path, typer.Argument(metavar="NAME", help="Folder to make; its name is the experiment's id.")
     ],
     template: Annotated[
-        _Template, typer.Option(help="A script here, a script on other hosts, or the demo's.")
+        _Template, typer.Option(help="A script here or on other hosts, the demo's, or a load test.")
     ] = _Template.LOCAL,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -37,6 +38,7 @@ def new(
     Examples:
       windtunnel new my-experiment
       windtunnel new my-experiment --template ssh
+      windtunnel new my-capacity --template load
     """
     from windtunnel.cli.templates import make_project
 

@@ -18,6 +18,7 @@ __all__ = ["TEMPLATES", "make_project"]
 _EXAMPLES = Path(__file__).parent.parent / "examples"
 TEMPLATES: Mapping[str, Path] = MappingProxyType(
     {
+        "load": _EXAMPLES / "templates" / "load",
         "local": _EXAMPLES / "templates" / "local",
         "ssh": _EXAMPLES / "templates" / "ssh",
         "sqlite": _EXAMPLES / "sqlite_pragmas",

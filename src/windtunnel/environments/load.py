@@ -14,6 +14,7 @@ from windtunnel.environments.base import CommonOptions, Environment
 from windtunnel.environments.hosts import THIS_MACHINE, hosts_of, remote_service
 from windtunnel.errors import ConfigError, EnvironmentFailed, LoadFailed
 from windtunnel.loadgen.plan import LoadPlan, needs_consent
+from windtunnel.loadgen.thresholds import Threshold
 from windtunnel.model import RunResult, Sample, Status, utc_now
 from windtunnel.options import REFERENCE, expand, parse_options
 from windtunnel.protocols import FileShare, RemoteExec, RemotePipes
@@ -40,6 +41,9 @@ class LoadOptions(CommonOptions):
     on: str | None = Field(
         default=None, min_length=1, description="role whose hosts put the load; default this machine"
     )
+    slo: tuple[str, ...] = Field(
+        default=(), description="limits such as p99<50ms or errors<1%, for rate_within_slo; default none"
+    )
     keep_invalid: bool = Field(
         default=False, description="whether a run that the generator was too slow for succeeds; default false"
     )
@@ -52,8 +56,9 @@ class LoadEnv(Environment):
 
     Metrics are percentiles of the latency from the intended start (``p50_ms`` to ``p9999_ms``, ``max_ms``,
     ``mean_ms``), ``rate``, ``sent``, ``completed``, ``errors``, ``error_rate``, ``unsent``, ``held_back`` and
-    ``schedule_error_p99_ms``. Telemetry has the same of each second, and at the end ``latency_histogram``:
-    all latencies in ns as HdrHistogram's compressed base64, which merge exactly.
+    ``schedule_error_p99_ms``. With ``slo`` there are ``slo_kept``, 1 or 0, and ``rate_within_slo``, 0 if a
+    limit was missed. Telemetry has the same of each second, and at the end ``latency_histogram``: all
+    latencies in ns as HdrHistogram's compressed base64, which merge exactly.
     """
 
     options_class = LoadOptions
@@ -62,6 +67,7 @@ class LoadEnv(Environment):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         known = {**self._globals, **self._params, **self._tunables}
+        self._slo = tuple(map(_limit, range(len(self.options.slo)), self.options.slo))
         if self.options.on is not None:
             for protocol in (RemoteExec, RemotePipes, FileShare):
                 remote_service(self._services, protocol, asker="LoadEnv with on")
@@ -79,7 +85,7 @@ class LoadEnv(Environment):
         directory = Path(str(self._overlay.get("config_dir", ".")))
         try:
             result: Result = await generators.run_load(
-                raw, directory=directory, watch=self._tell, places=places
+                raw, directory=directory, watch=self._tell, places=places, thresholds=self._slo
             )
         except LoadFailed as exc:
             raise EnvironmentFailed(f"run failed: {exc}") from exc
@@ -127,9 +133,19 @@ class LoadEnv(Environment):
         await self._emit([Sample(now, name, value) for name, value in values.items() if value is not None])
 
 
+def _limit(number: int, text: str) -> Threshold:
+    try:
+        return Threshold.parse(text)
+    except ConfigError as exc:
+        raise exc.within("config", "slo", number) from None
+
+
 def _metrics(result: Result) -> dict[str, float | int]:
     data = result.as_data()
+    kept = not result.missed
+    within = {"slo_kept": int(kept), "rate_within_slo": data["rate"] if kept else 0.0}
     return {
+        **(within if result.thresholds else {}),
         **{f"{name}_ms": data["latency_ms"][name] for name in _PERCENTILES},
         "rate": data["rate"],
         "sent": data["sent"],

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from windtunnel.loadgen.http import Answer
+from windtunnel.loadgen.connection import Answer
 from windtunnel.loadgen.plan import CheckPlan
 from windtunnel.loadgen.recorder import ErrorKind
 from windtunnel.options import shown

@@ -24,7 +24,8 @@ from windtunnel.loadgen.arrivals import due_times, share_of
 from windtunnel.loadgen.calls import CallClient, CallSession
 from windtunnel.loadgen.checks import checker, saver
 from windtunnel.loadgen.client import Client
-from windtunnel.loadgen.http import HttpClient, HttpStep, Origin, Session
+from windtunnel.loadgen.connection import HttpStep, Session
+from windtunnel.loadgen.http import HttpClient, Origin
 from windtunnel.loadgen.plan import LoadPlan, ScenarioPlan, StepPlan
 from windtunnel.loadgen.recorder import Recorder
 from windtunnel.options import REFERENCE, as_text, expand, nearest, shown

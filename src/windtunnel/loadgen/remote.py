@@ -39,6 +39,7 @@ print(json.dumps({
 }))
 """
 _SCRIPT = 'cd -- "$place" && "$python" $flag "$agent"\n'
+_START_LIMIT_S = 60.0
 _REMOVE_LIMIT_S = 20.0
 
 
@@ -68,16 +69,20 @@ class OtherHost:
             moved = await self._copied(plan, directory, session)
             order = {"plan": with_files(raw, moved), "directory": session.directory}
             values = {"place": session.directory, "python": plan.python, "flag": flag, "agent": agent}
-            names = [self.host] if plan.workers == 1 else self._numbered(plan.workers)
-            yield [
-                await stack.enter_async_context(
-                    generator(name, self.host, self._pipes.program(self.host, _SCRIPT, values), order)
+            found: list[Generator] = []
+            with anyio.move_on_after(_START_LIMIT_S):
+                for name in self._names(plan.workers):
+                    program = self._pipes.program(self.host, _SCRIPT, values)
+                    found.append(await stack.enter_async_context(generator(name, self.host, program, order)))
+            if len(found) < plan.workers:
+                raise LoadFailed(
+                    f"host {self.host!r}: {len(found)} of {plan.workers} workers began within "
+                    f"{_START_LIMIT_S:g} s; each needs one of the connection's channels"
                 )
-                for name in names
-            ]
+            yield found
 
-    def _numbered(self, count: int) -> list[str]:
-        return [f"{self.host} worker {number + 1}" for number in range(count)]
+    def _names(self, count: int) -> list[str]:
+        return [self.host] if count == 1 else [f"{self.host} worker {number + 1}" for number in range(count)]
 
     async def _agent(self, session: RemoteSession, python: str) -> tuple[str, str]:
         """The arguments with which Python there is a generator."""
@@ -85,13 +90,14 @@ class OtherHost:
         folder = f"~/.cache/windtunnel/generator-{ours.digest}"
         line = f"{shlex.quote(python)} -c {shlex.quote(_PROBE)} {shlex.quote(folder)}"
         result = await session.run([line], env={})
-        if result.exit_status != 0:
+        told = result.stdout.text.strip().rpartition("\n")[2]
+        if result.exit_status != 0 or not told.startswith("{"):
             said = (result.stderr.text or result.stdout.text).strip().splitlines()
             raise LoadFailed(
                 f"host {self.host!r}: no generator can run there: {python!r} does not work"
                 f"{f' ({said[-1]})' if said else ''}; say python: PATH in the load test"
             )
-        found = json.loads(result.stdout.text.splitlines()[-1])
+        found = json.loads(told)
         if found["version"] == ours.version:
             return "-m", "windtunnel.loadgen.agent"
         if found["abi"] != ours.abi:

@@ -44,6 +44,28 @@ async def test_rate_is_a_tunable_and_percentiles_are_metrics(server: Server) -> 
     assert histogram.quantile(0.5) / 1e6 == pytest.approx(metrics["p50_ms"], rel=0.002)
 
 
+async def test_limits_make_a_metric_that_is_0_when_they_are_missed(server: Server) -> None:
+    load = {"rate": "$rate", "duration": "500ms", "url": server.url}
+    found = []
+    for limits in (["p99<10s", "errors<1%"], ["p99<10s", "rate>9999"]):
+        config = {"load": load, "keep_invalid": True, "slo": limits}
+        async with torn_down(LoadEnv(name="load", config=config, tunables=RATE)) as environment:
+            assert await environment.setup(RATE)
+            _, _, metrics = await environment.run()
+        assert metrics is not None, environment.failure
+        found.append((metrics["slo_kept"], metrics["rate_within_slo"], metrics["rate"]))
+    (kept, within, rate), missed = found
+    assert (kept, within) == (1, rate)
+    assert missed[:2] == (0, 0)
+
+
+def test_limit_that_is_none_is_told_with_its_place() -> None:
+    config = {"load": {"url": "http://127.0.0.1:1/", "rate": 1}, "slo": ["errors<1%", "p99<50"]}
+    with pytest.raises(ConfigError, match="has no unit of time") as caught:
+        LoadEnv(name="load", config=config)
+    assert tuple(caught.value.path) == ("config", "slo", 1)
+
+
 async def test_target_that_is_down_fails_the_trial(server: Server) -> None:
     async with torn_down(environment("http://127.0.0.1:1/")) as load:
         assert await load.setup(RATE)
