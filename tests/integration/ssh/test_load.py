@@ -115,6 +115,7 @@ async def test_host_without_windtunnel_gets_a_copy_once(
     assert copy.stat().st_ctime_ns == made
 
 
+@pytest.mark.usefixtures("openssh")  # the stand-in does not say which server it is
 async def test_clock_that_is_an_hour_ahead_makes_no_difference(
     pair: tuple[Server, Server], target: Target, tmp_path: Path
 ) -> None:
