@@ -4,7 +4,8 @@ Each command in fresh processes, after one that is not counted and fills the dis
 clock, and the processor's beside it, which a busy machine disturbs less.
 
 * ``windtunnel --help``: at most 0.35 s
-* ``windtunnel list`` on an SQLite database with 1000 experiments: at most 0.6 s
+* ``windtunnel list`` on an SQLite database with 1000 experiments of 50 trials: at most 0.6 s
+* ``windtunnel show`` of one of them: for information
 * checking a description of 500 lines, as ``windtunnel validate`` does: at most 0.3 s, once the program is
   loaded; the whole command for information
 * ``windtunnel watch --once``, with ``--big`` on an experiment of a million trials: for information
@@ -31,7 +32,7 @@ from windtunnel.storage import open_storage
 
 PROGRAM = str(Path(sys.executable).with_name("windtunnel"))
 BAR_HELP_S, BAR_LIST_S, BAR_VALIDATE_S = 0.35, 0.6, 0.3
-EXPERIMENTS, LINES, BIG = 1000, 500, 1_000_000
+EXPERIMENTS, TRIALS, CONFIGURATIONS, LINES, BIG = 1000, 50, 20, 500, 1_000_000
 
 
 def timed(command: Sequence[str], folder: Path) -> tuple[float, float]:
@@ -49,40 +50,34 @@ def _cpu_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-async def fill(url: str) -> None:
-    """A thousand experiments without trials."""
-    async with open_storage(url) as storage:
-        for number in range(EXPERIMENTS):
-            async with storage.experiment(
-                experiment_id=f"experiment-{number}", tunables=TUNABLES, opt_targets={"score": "min"}
-            ):
-                pass
-
-
-def fill_big(file: Path) -> None:
-    """One experiment of a million trials, put past the program: how they came there does not matter."""
+def fill(file: Path, experiments: int, trials: int) -> None:
+    """Experiments made by the program; their trials are put past it: how they came there does not matter."""
 
     async def begin() -> None:
-        async with (
-            open_storage(f"sqlite:///{file}") as storage,
-            storage.experiment(experiment_id="big", tunables=TUNABLES, opt_targets={"score": "min"}),
-        ):
-            pass
+        async with open_storage(f"sqlite:///{file}") as storage:
+            for number in range(experiments):
+                async with storage.experiment(
+                    experiment_id=f"experiment-{number}", tunables=TUNABLES, opt_targets={"score": "min"}
+                ):
+                    pass
 
     anyio.run(begin)
-    columns = (
-        *("experiment", "trial_id", "config_id", "status", "priority", "attempt", "token", "not_before_us"),
-        *("created_us", "started_us", "ended_us", "host", "metrics", "score"),
-    )
-    rows = (
-        (1, number, 1, 4, 0, 1, 1, 0, 0, number, number, "localhost", '{"score": 1}', 1.0 / number)
-        for number in range(1, BIG + 1)
-    )
     with closing(sqlite3.connect(file)) as connection, connection:
-        configuration = (1, "d", '{"x": 0.5, "k": "a"}')
-        connection.execute("INSERT INTO config (id, digest, params) VALUES (?, ?, ?)", configuration)
-        marks = ", ".join("?" * len(columns))
-        connection.executemany(f"INSERT INTO trial ({', '.join(columns)}) VALUES ({marks})", rows)
+        connection.executemany(
+            "INSERT INTO config (id, digest, params) VALUES (?, ?, ?)",
+            ((number, f"d{number}", '{"x": 0.5, "k": "a"}') for number in range(1, CONFIGURATIONS + 1)),
+        )
+        rows = (
+            (experiment, number, number % CONFIGURATIONS + 1, '{"score": 1}', 1.0 / number)
+            for experiment in range(1, experiments + 1)
+            for number in range(1, trials + 1)
+        )
+        connection.executemany(
+            "INSERT INTO trial (experiment, trial_id, config_id, status, priority, attempt, token, "
+            "not_before_us, created_us, started_us, ended_us, host, metrics, score) "
+            "VALUES (?, ?, ?, 4, 0, 1, 1, 0, 0, 0, 1, 'localhost', ?, ?)",
+            rows,
+        )
 
 
 def description() -> str:
@@ -132,8 +127,9 @@ def main() -> int:
 
     with scratch() as folder:
         measured("help", ["--help"], folder, BAR_HELP_S)
-        anyio.run(fill, f"sqlite:///{folder}/windtunnel.db")
+        fill(folder / "windtunnel.db", EXPERIMENTS, TRIALS)
         measured("list", ["list"], folder, BAR_LIST_S)
+        measured("show", ["show", "experiment-7"], folder)
         file = folder / "long.yaml"
         file.write_text(description())
         validated(file)
@@ -143,8 +139,9 @@ def main() -> int:
         figures["validate_cpu"] = Figure(unit="s", runs=cpus)
         measured("validate_command", ["validate", "long.yaml"], folder)
         if chosen.big:
-            fill_big(folder / "big.db")
-            measured("watch_million", ["watch", "big", "--once", "--storage", "sqlite:///big.db"], folder)
+            fill(folder / "big.db", 1, BIG)
+            watch = ["watch", "experiment-0", "--once", "--storage", "sqlite:///big.db"]
+            measured("watch_million", watch, folder)
     return report(__doc__, figures)
 
 

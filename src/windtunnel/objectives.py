@@ -11,7 +11,7 @@ from pydantic.json_schema import JsonSchemaValue
 from windtunnel.model import Direction
 from windtunnel.options import Options, parse_options
 
-__all__ = ["Objective", "directions", "parse_objectives"]
+__all__ = ["Objective", "directions", "parse_objectives", "weights"]
 
 
 class Objective(Options):
@@ -79,3 +79,9 @@ def parse_objectives(given: Mapping[str, object]) -> dict[str, Objective]:
 def directions(objectives: Mapping[str, Objective]) -> dict[str, Direction]:
     """Metric → direction, in the same order."""
     return {metric: objective.direction for metric, objective in objectives.items()}
+
+
+def weights(objectives: Mapping[str, Objective]) -> tuple[float, ...] | None:
+    """What each counts, if they say together what is best; None if the first one does."""
+    given = [objective.weight for objective in objectives.values()]
+    return None if given.count(None) == len(given) else tuple(1.0 if one is None else one for one in given)

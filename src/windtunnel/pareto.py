@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 
-__all__ = ["MOST_POINTS", "front", "hypervolumes"]
+__all__ = ["MOST_POINTS", "front", "hypervolumes", "scale", "weighted"]
 
 Point = tuple[float, ...]
 
@@ -70,3 +70,19 @@ def _volume(points: Sequence[Point], reference: Point) -> float:
 
 def _dominates(one: Point, two: Point) -> bool:
     return one != two and all(x <= y for x, y in zip(one, two, strict=True))
+
+
+def scale(points: Iterable[Point]) -> Callable[[Point], Point]:
+    """What brings the best of ``points`` to 0 and the worst to 1, in each objective; equals to 0."""
+    ends = [(min(column), max(column)) for column in zip(*points, strict=True)]
+
+    def scaled(point: Point) -> Point:
+        placed = zip(point, ends, strict=True)
+        return tuple((loss - low) / (high - low) if high > low else 0.0 for loss, (low, high) in placed)
+
+    return scaled
+
+
+def weighted(point: Point, weights: Sequence[float]) -> float:
+    """The weighted sum of a point's losses."""
+    return sum(loss * weight for loss, weight in zip(point, weights, strict=True))

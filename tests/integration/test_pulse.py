@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests import servers
 from windtunnel import Experiment, StorageUnavailable, open_storage
@@ -183,25 +184,32 @@ def _slow(connection: Connection) -> None:
         time.sleep(0.03)
 
 
+def _size(readers: Engine | AsyncEngine) -> int:
+    pool: Any = readers.pool
+    return int(pool.size())
+
+
+async def hold(readers: Engine | AsyncEngine, held: AsyncExitStack) -> None:
+    """Take a connection out of the pool until ``held`` ends."""
+    if isinstance(readers, Engine):
+        connected = await anyio.to_thread.run_sync(readers.connect)
+        held.push_async_callback(anyio.to_thread.run_sync, connected.close)
+    else:
+        connection = await held.enter_async_context(readers.connect())
+        await connection.exec_driver_sql("SELECT 1")
+
+
 @on("file", *SERVERS)
 async def test_heartbeats_need_nothing_of_the_pool(url: str) -> None:
     beats = Beats()
     async with opened(url) as (storage, experiment):
         channel: Any = storage._database._channel
-        engine = getattr(channel, "_readers", None) or channel._engine
-        async with anyio.create_task_group() as group:
-
-            async def hold(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-                async with engine.connect() as connection:
-                    await connection.exec_driver_sql("SELECT 1")
-                    task_status.started()
-                    await anyio.sleep_forever()
-
-            for _ in range(engine.pool.size()):
-                await group.start(hold)
+        readers: Engine | AsyncEngine = getattr(channel, "_readers", None) or channel._engine
+        async with AsyncExitStack() as held:
+            for _ in range(_size(readers)):
+                await hold(readers, held)
             async with experiment.pulse("w1", lease=SHORT, on_beat=beats):
                 await beats.next(2)
-            group.cancel_scope.cancel()
 
 
 @on(*SERVERS)

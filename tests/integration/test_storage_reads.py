@@ -68,6 +68,28 @@ async def test_load_takes_as_many_statements_for_many_trials_as_for_few(
         assert taken[0] == taken[1] <= 6
 
 
+async def test_a_listing_takes_as_many_statements_for_many_experiments_as_for_few(
+    storage: Storage, statements: list[tuple[str, object]]
+) -> None:
+    taken: list[int] = []
+    for names in ("ab", "cdefghij"):
+        for name in names:
+            async with storage.experiment(
+                experiment_id=name, tunables=TUNABLES, opt_targets={"score": "min" if name < "d" else "max"}
+            ) as made:
+                await made.add_trials([new(1), new(1), new(2), new(3)])
+                for trial, score in zip(await made.claim("w", limit=3, lease=LEASE), (1, 4, 3), strict=True):
+                    await made.finish(trial, ended(score))
+        statements.clear()
+        listed = await storage.experiments()
+        taken.append(len(statements))
+    assert [(one.experiment_id, one.best and one.best.trial_id) for one in listed] == [
+        *((name, 1) for name in "abc"),
+        *((name, 3) for name in "defghij"),
+    ]
+    assert taken[1] <= taken[0] + 2, "a transaction more for the other direction"
+
+
 async def test_points_are_found_by_the_primary_key(
     file: Path, experiment: Experiment, statements: list[tuple[str, object]]
 ) -> None:

@@ -15,7 +15,7 @@ from windtunnel.aggregates import Aggregate
 from windtunnel.concurrency import converted
 from windtunnel.errors import NotFound, TunableError
 from windtunnel.model import Direction, NewTrial, Sample, Status, Trial, TrialRecord, utc_now
-from windtunnel.objectives import Objective, directions
+from windtunnel.objectives import Objective, directions, weights
 from windtunnel.storage import (
     adding,
     claiming,
@@ -175,18 +175,15 @@ class Experiment(Analysis, Holding, Sharing, Tradeoffs):
         :param aggregate: what stands for several runs of a configuration. ``worst_host`` is their mean on the
             host where that is worst. Weights, or any but the mean, read all trials.
         """
-        if any(one.weight is not None for one in self.objectives.values()):
-            return await self._record(await self.best_by_weights(aggregate))
         direction: Direction = next(iter(self.opt_targets.values()), "min")
-        if aggregate == "mean":
-            best = await self._database.read(reads.best_trial_id, self._key, direction)
+        if weights(self.objectives) is not None:
+            best = await self.best_by_weights(aggregate)
+        elif aggregate == "mean":
+            return (await self._database.read(reads.best, direction, self._key)).get(self._key)
         else:
             ranking.check(aggregate)
             best = await anyio.to_thread.run_sync(ranking.best, await self.runs(), direction, aggregate)
-        return await self._record(best)
-
-    async def _record(self, trial_id: int | None) -> TrialRecord | None:
-        return None if trial_id is None else await self._database.read(reads.record, self._key, trial_id)
+        return None if best is None else await self._database.read(reads.record, self._key, best)
 
     # Writing
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, func, literal_column, or_, select, tuple_
+from sqlalchemy import CTE, Connection, Select, and_, func, literal_column, or_, select, tuple_
 
 from windtunnel.model import Direction, FailureKind, Status, TrialRecord
 from windtunnel.objectives import Objective, parse_objectives
@@ -140,44 +140,20 @@ def counts(connection: Connection, experiment_pk: int | None = None) -> dict[int
             some = some.where(trial.c.experiment == experiment_pk)
         for pk, status, number in connection.execute(some.group_by(trial.c.experiment, trial.c.status)):
             found.setdefault(pk, {})[Status(status).name.lower()] = number
-    aborted = {pk: _aborted(connection, pk) for pk, by in found.items() if "canceled" in by}
+    aborted = _aborted(connection, experiment_pk) if any("canceled" in by for by in found.values()) else {}
     return {pk: Counts(total=sum(by.values()), aborted=aborted.get(pk, 0), **by) for pk, by in found.items()}
 
 
-def _aborted(connection: Connection, experiment_pk: int) -> int:
-    query = select(func.count()).where(
-        trial.c.experiment == experiment_pk,
+def _aborted(connection: Connection, experiment_pk: int | None) -> dict[int, int]:
+    query = select(trial.c.experiment, func.count()).where(
         IS_COMPLETED,
         trial.c.status == literal_column(str(Status.CANCELED.value)),
         trial.c.failure_kind == FailureKind.ABORTED.value,
     )
-    return int(connection.execute(query).scalar_one())
-
-
-def best_trial_id(connection: Connection, experiment_pk: int, direction: Direction) -> int | None:
-    """The best trial of the best configuration: the one with the best mean over its succeeded trials.
-
-    With repeats the best single trial is mostly the luckiest one, so configurations are compared first.
-    """
-    mean, score = func.avg(trial.c.score), trial.c.score
-    succeeded = and_(
-        trial.c.experiment == experiment_pk,
-        IS_COMPLETED,
-        trial.c.status == Status.SUCCEEDED.value,
-        score.is_not(None),
-    )
-    first = select(trial.c.config_id).where(succeeded).group_by(trial.c.config_id)
-    first = first.order_by(mean if direction == "min" else mean.desc(), trial.c.config_id).limit(1)
-    chosen = connection.execute(first).scalar_one_or_none()
-    if chosen is None:
-        return None
-    best: int = connection.execute(
-        select(trial.c.trial_id)
-        .where(succeeded, trial.c.config_id == chosen)
-        .order_by(score if direction == "min" else score.desc(), trial.c.trial_id)
-        .limit(1)
-    ).scalar_one()
-    return best
+    if experiment_pk is not None:
+        query = query.where(trial.c.experiment == experiment_pk)
+    rows = connection.execute(query.group_by(trial.c.experiment))
+    return {int(pk): int(number) for pk, number in rows}
 
 
 RECORD = select(
@@ -192,6 +168,49 @@ RECORD = select(
     trial.c.started_us,
     trial.c.ended_us,
 ).join(config, config.c.id == trial.c.config_id)
+
+
+def best(
+    connection: Connection, direction: Direction, experiment_pk: int | None = None
+) -> dict[int, TrialRecord]:
+    """experiment → the best trial of its best configuration, that with the best mean; of one or of all.
+
+    With repeats the best single trial is mostly the luckiest one, so configurations are compared first.
+    """
+    mean, score = func.avg(trial.c.score), trial.c.score
+    succeeded = and_(IS_COMPLETED, trial.c.status == Status.SUCCEEDED.value, score.is_not(None))
+    configuration = (
+        select(trial.c.config_id)
+        .where(trial.c.experiment == experiment.c.id, succeeded)
+        .group_by(trial.c.config_id)
+        .order_by(mean if direction == "min" else mean.desc(), trial.c.config_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    wanted = select(experiment.c.id.label("experiment"), configuration.label("config_id"))
+    if experiment_pk is not None:
+        wanted = wanted.where(experiment.c.id == experiment_pk)
+    chosen = _once(wanted, "chosen")
+    its_best = (
+        select(trial.c.trial_id)
+        .where(trial.c.experiment == chosen.c.experiment, trial.c.config_id == chosen.c.config_id, succeeded)
+        .order_by(score if direction == "min" else score.desc(), trial.c.trial_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    found = _once(select(chosen.c.experiment, its_best.label("trial_id")), "found")
+    rows = RECORD.add_columns(trial.c.experiment).join(
+        found, and_(trial.c.experiment == found.c.experiment, trial.c.trial_id == found.c.trial_id)
+    )
+    return {row.experiment: as_record(row) for row in connection.execute(rows)}
+
+
+def _once(query: Select[Any], name: str) -> CTE:
+    """``query`` computed once: a database may do so again for each row that it is compared with."""
+    cte = query.cte(name)
+    for dialect in ("sqlite", "postgresql"):  # MySQL does so by itself
+        cte = cte.prefix_with("MATERIALIZED", dialect=dialect)
+    return cte
 
 
 def records(

@@ -7,12 +7,13 @@ distinct content. A trial's row holds its current attempt; an attempt that ended
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Connection,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
@@ -23,10 +24,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
     literal_column,
     text,
 )
-from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.sql import ColumnElement
 
 from windtunnel.model import Status
@@ -59,12 +60,13 @@ REVISION = "0004"
 VERSION_TABLE = "windtunnel_schema"
 FAILURE_KIND = 16
 
-_TEXT = Text().with_variant(LONGTEXT, "mysql")  # MySQL's TEXT ends at 64 KiB
-# On MySQL names that differ in case only are different names, as everywhere else.
-_EVERYWHERE: dict[str, Any] = {
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-    "mysql_engine": "InnoDB",
+# MySQL's TEXT ends at 64 KiB; for one of so many characters it takes LONGTEXT.
+_TEXT = Text().with_variant(Text(2**24), "mysql")
+_WHERE = "where"
+_HAVE_PARTIAL_INDEXES = ("sqlite", "postgresql")
+_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    # Names that differ in case only are different names, as everywhere else.
+    "mysql": {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
 }
 _ID = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY counts up by itself on SQLite
 
@@ -93,7 +95,6 @@ experiment = Table(
     Column("document", _TEXT),  # how to run it, for other machines' workers
     Column("suggested", BigInteger),  # configurations taken from the optimizer; null: nobody counted
     sqlite_autoincrement=True,  # as on servers, the id of one that was deleted is never given to another
-    **_EVERYWHERE,
 )
 
 # Whose turn it is to ask the optimizer. No row: nobody's.
@@ -109,7 +110,6 @@ optimizer_lease = Table(
     ),
     Column("owner", String(255), nullable=False),
     Column("lease_until_us", BigInteger, nullable=False),
-    **_EVERYWHERE,
 )
 
 # The trials of ``merged`` belong to what ``experiment`` learns from.
@@ -127,7 +127,6 @@ experiment_merge = Table(
         "merged", _ID, ForeignKey("experiment.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     ),
     Column("merged_us", BigInteger, nullable=False),
-    **_EVERYWHERE,
 )
 
 # One row for each time a worker took part: ``trial.owner`` leads to where and with what a trial was run.
@@ -146,7 +145,6 @@ session = Table(
     Column("facts", _TEXT, nullable=False),
     Column("wanting", Integer),  # how many more trials it could run, as long as that is believed
     Column("wanting_until_us", BigInteger),
-    **_EVERYWHERE,
 )
 
 # What the hosts of a worker's trials were: one row for each time it connected to one.
@@ -164,7 +162,6 @@ host_facts = Table(
     Column("host", String(255), primary_key=True),
     Column("since_us", BigInteger, primary_key=True, autoincrement=False),  # by the worker's clock
     Column("facts", _TEXT, nullable=False),
-    **_EVERYWHERE,
 )
 
 # The newest transaction of each writer of a server: tells what became of a commit that was cut off.
@@ -173,7 +170,6 @@ receipt = Table(
     metadata,
     Column("writer", String(32), primary_key=True),
     Column("number", BigInteger, nullable=False),
-    **_EVERYWHERE,
 )
 
 config = Table(
@@ -182,7 +178,6 @@ config = Table(
     Column("id", _ID, primary_key=True),
     Column("digest", String(64), nullable=False, unique=True),
     Column("params", _TEXT, nullable=False),
-    **_EVERYWHERE,
 )
 
 trial = Table(
@@ -215,7 +210,6 @@ trial = Table(
     Column("failure_kind", String(FAILURE_KIND)),
     CheckConstraint("status BETWEEN 0 AND 7", name="status"),
     sqlite_with_rowid=False,
-    **_EVERYWHERE,
 )
 
 trial_attempt = Table(
@@ -235,7 +229,6 @@ trial_attempt = Table(
         ["experiment", "trial_id"], ["trial.experiment", "trial.trial_id"], ondelete="CASCADE"
     ),
     sqlite_with_rowid=False,
-    **_EVERYWHERE,
 )
 
 metric = Table(
@@ -243,7 +236,6 @@ metric = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("name", String(METRIC_NAME), nullable=False, unique=True),
-    **_EVERYWHERE,
 )
 
 # Clustered by its key, so that the points of an attempt lie together: 29 bytes a point on SQLite. Servers
@@ -263,7 +255,6 @@ telemetry = Table(
     ).ddl_if(dialect="sqlite"),
     ForeignKeyConstraint(["metric_id"], ["metric.id"]).ddl_if(dialect="sqlite"),
     sqlite_with_rowid=False,
-    **_EVERYWHERE,
 )
 
 
@@ -282,7 +273,7 @@ HAS_HOST: ColumnElement[bool] = trial.c.host.is_not(None)
 
 def _partial_index(name: str, where: ColumnElement[bool], *columns: object) -> Index:
     """An index on the rows for which ``where`` holds; on every row where the database cannot do that."""
-    return Index(name, *columns, sqlite_where=where, postgresql_where=where)  # type: ignore[arg-type]  # mixed columns
+    return Index(name, *columns, info={_WHERE: where})  # type: ignore[arg-type]  # mixed columns
 
 
 _partial_index(
@@ -303,3 +294,14 @@ _partial_index(
     trial.c.score,
 )
 _partial_index("ix_trial_host", HAS_HOST, trial.c.experiment, trial.c.config_id, trial.c.host)
+
+
+@event.listens_for(metadata, "before_create")
+def _in_its_own_words(_: MetaData, connection: Connection, **__: object) -> None:
+    """Tell a database what others do not understand. Said above, it would load the dialects of all."""
+    name = connection.dialect.name
+    for table in metadata.tables.values():
+        table.dialect_kwargs.update(_OPTIONS.get(name, {}))
+        for index in table.indexes:
+            if _WHERE in index.info and name in _HAVE_PARTIAL_INDEXES:
+                index.dialect_kwargs[f"{name}_where"] = index.info[_WHERE]

@@ -1,7 +1,7 @@
-"""SQLite: reads through the async driver, several at once; writes, as one closure, in one thread.
+"""SQLite: reads in threads, several at once; writes in one thread. Each is one closure.
 
-A group of statements costs one hop to that thread, not one each. A database in memory is the writer's
-connection, so its reads go there too, where no cancellation can make a driver drop it.
+So a group of statements costs one hop to a thread, not one each, and rows become values there. A database in
+memory is the writer's connection, so its reads go there too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy.pool import Pool, QueuePool, StaticPool
 
-from windtunnel.errors import StorageUnavailable
+from windtunnel.errors import NotFound, StorageUnavailable
 from windtunnel.storage.errors import Locked, translated
 from windtunnel.storage.urls import MEMORY, Target
 
@@ -33,7 +32,6 @@ _BUSY_S = 5.0
 _TRY_S = 0.01
 """Likewise for a heartbeat: it asks often, or programs that write without a pause would always be faster."""
 _READERS = 4
-_POOL_S = 60.0
 
 
 class SqliteChannel:
@@ -45,19 +43,21 @@ class SqliteChannel:
     def __init__(self, target: Target, *, patience_s: float) -> None:
         name = str(target.url.database)
         busy_s = min(_BUSY_S, patience_s)
-        self._readers: AsyncEngine | None = None
+        self._readers: Engine | None = None
         if name != MEMORY:
             # Absolute from here on: connections are opened later too, and the program may change its folder.
             name = str(_checked_path(target.place, name))
-            self._readers = _file_readers(name, busy_s)
+            self._readers = _readers(name, busy_s)
         self._name = name
         self._place = target.place
         self._writer = _writer(name, busy_s)
         self._is_closed = False
         self._identity: tuple[int, int] | None = None
         self._thread = anyio.CapacityLimiter(1)
+        self._threads = anyio.CapacityLimiter(_READERS)
         # A task that is cancelled by asyncio itself lets go of the limiter while its thread goes on.
         self._writing = threading.Lock()
+        self._reading = threading.BoundedSemaphore(_READERS)
         # Who is about to write passes here. Heartbeats stay in the door until they are done: SQLite hands its
         # lock to anybody, and a writer with much to do would have it again and again.
         self._door = threading.Lock()
@@ -70,8 +70,16 @@ class SqliteChannel:
     async def read(self, query: Callable[[Connection], T]) -> T:
         if self._readers is None:
             return await self.write(query)
-        async with self._readers.connect() as connection:
-            return await connection.run_sync(query)
+        # Only the time limit cancels it; what the thread still reads then is for nobody.
+        return await anyio.to_thread.run_sync(
+            self._read_here, self._readers, query, limiter=self._threads, abandon_on_cancel=True
+        )
+
+    def _read_here(self, readers: Engine, query: Callable[[Connection], T]) -> T:
+        with self._reading:
+            self._check_open()
+            with readers.connect() as connection:
+                return query(connection)
 
     def line(self) -> _FileLine | _MemoryLine:
         if self._readers is None:
@@ -85,13 +93,16 @@ class SqliteChannel:
         with self._door:
             self._writing.acquire()
         try:
-            if self._is_closed:
-                raise StorageUnavailable(f"{self._place} is closed; open the storage again")
+            self._check_open()
             result = _write_on(self._writer, query)
             self._check_identity()
             return result
         finally:
             self._writing.release()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StorageUnavailable(f"{self._place} is closed; open the storage again")
 
     def _check_identity(self) -> None:
         """Nothing tells SQLite that its file was removed: it would go on writing what nobody can read."""
@@ -107,14 +118,18 @@ class SqliteChannel:
             raise StorageUnavailable(f"{self._place}: the file was removed or replaced while it was in use")
 
     async def close(self) -> None:
-        if self._readers is not None:
-            await self._readers.dispose()
-        await anyio.to_thread.run_sync(self._dispose_writer)
+        await anyio.to_thread.run_sync(self._dispose)
 
-    def _dispose_writer(self) -> None:
-        with self._writing:  # a task that was cancelled by asyncio has left a thread that still writes
+    def _dispose(self) -> None:
+        # A task that was cancelled by asyncio has left a thread that still reads or writes.
+        for _ in range(_READERS):
+            self._reading.acquire()
+        with self._writing:
             self._is_closed = True
             self._writer.dispose()
+            if self._readers is not None:
+                self._readers.dispose()
+        self._reading.release(_READERS)  # for whoever comes too late, to be told
 
 
 class _FileLine:
@@ -189,32 +204,37 @@ def _write_on(engine: Engine, query: Callable[[Connection], T]) -> T:
 def _checked_path(place: str, name: str) -> Path:
     path = Path(name).absolute()
     if not path.parent.is_dir():
-        raise StorageUnavailable(f"{place}: the folder {str(path.parent)!r} does not exist; create it first")
+        raise NotFound("folder", str(path.parent), hint=f"create it first, {place} shall be in it")
     if path.is_dir():
         raise StorageUnavailable(f"{place}: {str(path)!r} is a folder; name a file")
     return path
 
 
-def _file_readers(path: str, busy_s: float) -> AsyncEngine:
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=path),
-        poolclass=AsyncAdaptedQueuePool,
+def _readers(path: str, busy_s: float) -> Engine:
+    return _engine(
+        path,
+        busy_s,
+        QueuePool,
+        begin="BEGIN",
+        pragmas=("foreign_keys=ON",),
         pool_size=_READERS,
         max_overflow=0,
-        pool_timeout=_POOL_S,
-        connect_args={"timeout": busy_s},
     )
-    _real_transactions(engine.sync_engine, begin="BEGIN", pragmas=("foreign_keys=ON",))
-    return engine
 
 
 def _writer(path: str, busy_s: float, *, synchronous: str = "FULL") -> Engine:
+    pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON")
+    return _engine(path, busy_s, StaticPool, begin="BEGIN IMMEDIATE", pragmas=pragmas)
+
+
+def _engine(
+    path: str, busy_s: float, pool: type[Pool], *, begin: str, pragmas: tuple[str, ...], **options: int
+) -> Engine:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=busy_s, check_same_thread=False)
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
-    pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON")
-    _real_transactions(engine, begin="BEGIN IMMEDIATE", pragmas=pragmas)
+    engine = create_engine("sqlite://", creator=connect, poolclass=pool, **options)
+    _real_transactions(engine, begin=begin, pragmas=pragmas)
     return engine
 
 

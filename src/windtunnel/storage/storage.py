@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from windtunnel.errors import NotFound, SchemaMismatch
 from windtunnel.model import Direction, TrialRecord
-from windtunnel.objectives import Objective, parse_objectives
+from windtunnel.objectives import Objective, directions, parse_objectives, weights
 from windtunnel.storage import adding, claiming, editing, ending, maintenance, reads, recording, stories
 from windtunnel.storage.database import Database, open_database
 from windtunnel.storage.dialects import lock_schema
@@ -117,20 +117,32 @@ class Storage:
         """Every experiment with its counts and its best trial, in order of their making."""
         counts = await self._database.read(reads.counts)
         rows = await self._database.read(reads.experiments)
-        summaries: list[ExperimentSummary] = []
-        for row in rows:
-            handle = self._handle(row.id, row.name, TunableGroups({}), row.goals)
-            number = counts.get(row.id, reads.Counts())
-            summaries.append(
-                ExperimentSummary(
-                    experiment_id=row.name,
-                    description=row.description,
-                    objectives=handle.opt_targets,
-                    counts=number,
-                    best=await handle.best() if number.succeeded else None,
-                )
+        goals = {row.id: row.goals for row in rows}
+        best = await self._best(goals) if any(one.succeeded for one in counts.values()) else {}
+        return [
+            ExperimentSummary(
+                experiment_id=row.name,
+                description=row.description,
+                objectives=directions(goals[row.id]),
+                counts=counts.get(row.id, reads.Counts()),
+                best=best.get(row.id),
             )
-        return summaries
+            for row in rows
+        ]
+
+    async def _best(self, goals: Mapping[int, Mapping[str, Objective]]) -> dict[int, TrialRecord | None]:
+        """experiment → what ``Experiment.best`` gives, for many at once where that is possible."""
+        wanted: dict[int, Direction] = {
+            key: next(iter(directions(one).values()), "min") for key, one in goals.items()
+        }
+        found: dict[int, TrialRecord | None] = {}
+        for direction in set(wanted.values()):
+            several = await self._database.read(reads.best, direction)
+            found |= {key: one for key, one in several.items() if wanted.get(key) == direction}
+        for key, one in goals.items():
+            if weights(one) is not None:
+                found[key] = await self._handle(key, "", TunableGroups({}), one).best()
+        return found
 
     async def delete_experiment(
         self, experiment_id: str, *, force: bool = False, is_dead: Callable[[str], bool] | None = None

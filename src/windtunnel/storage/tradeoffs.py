@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ import anyio.to_thread
 
 from windtunnel.aggregates import Aggregate, aggregate
 from windtunnel.model import ParetoPoint
-from windtunnel.objectives import Objective
-from windtunnel.pareto import front, hypervolumes
+from windtunnel.objectives import Objective, weights
+from windtunnel.pareto import front, hypervolumes, scale, weighted
 from windtunnel.storage import blocks, groups, ranking, runs, values
 from windtunnel.storage.database import Database
 
@@ -95,7 +95,7 @@ class Tradeoffs:
         """
         ranking.check(how)
         found = await self._results()
-        return await anyio.to_thread.run_sync(_best, found, list(self.objectives.values()), how)
+        return await anyio.to_thread.run_sync(_best, found, self.objectives, how)
 
     async def _results(self) -> list[_Run]:
         """Every succeeded trial that has all objectives, in order of ids."""
@@ -145,26 +145,15 @@ def _front(found: Iterable[_Run], goals: Sequence[Objective], how: Aggregate) ->
     return dict(ranked[index] for index in front([losses for _, losses in ranked]))
 
 
-def _scale(scored: Iterable[_Losses]) -> Callable[[_Losses], _Losses]:
-    """What brings losses to 0 for the best and 1 for the worst."""
-    ends = [(min(column), max(column)) for column in zip(*scored, strict=True)]
-
-    def scaled(losses: _Losses) -> _Losses:
-        placed = zip(losses, ends, strict=True)
-        return tuple((loss - low) / (high - low) if high > low else 0.0 for loss, (low, high) in placed)
-
-    return scaled
-
-
-def _best(found: Sequence[_Run], goals: Sequence[Objective], how: Aggregate) -> int | None:
+def _best(found: Sequence[_Run], objectives: Mapping[str, Objective], how: Aggregate) -> int | None:
     if not found:
         return None
+    goals, shares = list(objectives.values()), weights(objectives) or (1.0,) * len(objectives)
     scored = _scored(found, goals, how)
-    scale = _scale(scored.values())
+    scaled = scale(scored.values())
 
     def total(losses: _Losses) -> float:
-        weighed = zip(scale(losses), goals, strict=True)
-        return sum(loss * (1.0 if goal.weight is None else goal.weight) for loss, goal in weighed)
+        return weighted(scaled(losses), shares)
 
     chosen = min(scored, key=lambda config_id: (total(scored[config_id]), config_id))
     its_runs = [run for run in found if run.config_id == chosen]
@@ -173,10 +162,10 @@ def _best(found: Sequence[_Run], goals: Sequence[Objective], how: Aggregate) -> 
 
 def _growth(found: Sequence[_Run], goals: Sequence[Objective]) -> list[HypervolumePoint]:
     scored = _scored(found, goals, "mean")
-    scale = _scale(scored.values())
+    scaled = scale(scored.values())
     last = {run.config_id: run for run in sorted(found, key=lambda run: (run.ended_us, run.trial_id))}
     in_time = sorted(last.values(), key=lambda run: (run.ended_us, run.trial_id))
-    volumes = hypervolumes([scale(scored[run.config_id]) for run in in_time], (1.0,) * len(goals))
+    volumes = hypervolumes([scaled(scored[run.config_id]) for run in in_time], (1.0,) * len(goals))
     before: float | None = 0.0
     grown: list[HypervolumePoint] = []
     for run, volume in zip(in_time, volumes, strict=True):
