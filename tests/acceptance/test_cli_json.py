@@ -13,7 +13,7 @@ import typer
 
 from tests.inprocess import Call, make_call
 from tests.integration.test_import_mlos import Lab
-from windtunnel.cli.main import app
+from windtunnel.cli.main import make_app
 
 EXPERIMENT: dict[str, Any] = {
     "experiment": "mine",
@@ -82,7 +82,7 @@ def test_the_shell_completes_commands_and_ids(call: Call, tmp_path: Path) -> Non
 
 def test_whatever_prints_data_can_print_json() -> None:
     """Those without have formats of their own: export several, schema JSON, convert YAML."""
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(make_app())
     without = {
         name
         for name, command in root.commands.items()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import windtunnel
 from windtunnel import Objective, TunableError
-from windtunnel.cli.main import app
+from windtunnel.cli.main import make_app
 
 SPACE: dict[str, Any] = {
     "db": {
@@ -85,18 +85,18 @@ def test_the_command_line(tmp_path: Path, url: str) -> None:
     file.write_text(json.dumps({**described, "constraints": CONSTRAINTS, "trials": 12, "storage": url}))
     run = CliRunner().invoke
 
-    assert run(app, ["run", str(file)]).exit_code == 0
-    printed = run(app, ["show", "e", "--pareto", "--storage", url]).output
+    assert run(make_app(), ["run", str(file)]).exit_code == 0
+    printed = run(make_app(), ["show", "e", "--pareto", "--storage", url]).output
     assert "no other beats in every objective" in printed
     assert "hypervolume" in printed
-    assert "--pareto" in run(app, ["show", "e", "--storage", url]).output
-    shown = json.loads(run(app, ["show", "e", "--pareto", "--json", "--storage", url]).output)
+    assert "--pareto" in run(make_app(), ["show", "e", "--storage", url]).output
+    shown = json.loads(run(make_app(), ["show", "e", "--pareto", "--json", "--storage", url]).output)
     assert shown.keys() == {"experiment_id", "objectives", "pareto", "hypervolume"}
     assert shown["pareto"][0].keys() == {"config_id", "config", "trials", "scores"}
     assert shown["pareto"][0]["scores"].keys() == {"a", "b"}
     assert [one["value"] for one in shown["hypervolume"]] == sorted(
         one["value"] for one in shown["hypervolume"]
     )
-    whole = json.loads(run(app, ["show", "e", "--json", "--storage", url]).output)
+    whole = json.loads(run(make_app(), ["show", "e", "--json", "--storage", url]).output)
     assert whole["pareto"] == shown["pareto"]
     assert len(whole["trials"]) == 12

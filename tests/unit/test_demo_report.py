@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from windtunnel.cli.comparison import Comparison, Spread, compare, render
-from windtunnel.cli.demo import next_session
+from windtunnel.cli.demonstration import next_session
 from windtunnel.cli.ranking import ConfigurationStats
 from windtunnel.model import Status, TrialRecord
 from windtunnel.storage import ExperimentSummary

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from windtunnel.cli.main import app
+from windtunnel.cli.main import make_app
 from windtunnel.cli.optimizers import offers
 from windtunnel.errors import ConfigError, TunableError
 from windtunnel.model import History, Status
@@ -124,8 +124,8 @@ def _as_told(option: dict[str, Any]) -> str:
 
 def test_the_command_tells_people_and_programs() -> None:
     runner = CliRunner()
-    for_people = runner.invoke(app, ["optimizers"])
-    for_programs = runner.invoke(app, ["optimizers", "--json"])
+    for_people = runner.invoke(make_app(), ["optimizers"])
+    for_programs = runner.invoke(make_app(), ["optimizers", "--json"])
     assert for_people.exit_code == for_programs.exit_code == 0
     assert "startup=10" in for_people.stdout
     assert [one["name"] for one in json.loads(for_programs.stdout)] == list(OPTIMIZERS)

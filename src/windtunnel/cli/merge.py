@@ -1,73 +1,37 @@
-"""``windtunnel merge``: let an experiment learn from the trials of others."""
+"""The command that lets an experiment learn from others; what it does is in ``merging.py``."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from typing import Annotated
 
-import anyio
+import typer
 
-from windtunnel.cli.console import make_console
-from windtunnel.cli.data import as_json
-from windtunnel.cli.logs import set_up_logging
-from windtunnel.cli.stored import check_exists
-from windtunnel.cli.words import plain
-from windtunnel.storage import MergedData, MergedExperiment, open_storage
+from windtunnel.cli import DEFAULT_STORAGE
+from windtunnel.cli.options import JsonObject, Storage
 
-__all__ = ["merge_experiments"]
+__all__ = ["register"]
 
 
-def merge_experiments(experiment_id: str, others: Sequence[str], storage: str, *, as_data: bool) -> None:
-    """Merge ``others`` in, and print what an optimizer is told of them.
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command()(merge)
 
-    :raises StorageError: if one of them does not exist, does not fit, or learns from ``experiment_id``.
+
+def merge(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Id of the one that learns.")],
+    others: Annotated[list[str], typer.Argument(metavar="OTHER", help="Ids of those it learns from.")],
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: JsonObject = False,
+) -> None:
+    """Let an experiment learn from the trials of others, when it is run next.
+
+    They need the same objectives and a tunable in common. Nothing is copied, so trials that are added there
+    later count as well. Merging again changes nothing.
+
+    \b
+    Example:
+      windtunnel merge my-experiment experiment-of-last-week
     """
-    set_up_logging(make_console(sys.stderr))
-    check_exists(storage)
-    merged = anyio.run(_merged, experiment_id, others, storage)
-    if as_data:
-        learns_from = [_data(one) for one in merged.experiments]
-        sys.stdout.write(as_json({"experiment_id": experiment_id, "learns_from": learns_from}))
-        return
-    console = make_console(sys.stdout)
-    console.print(f"{plain(experiment_id)} learns from:", soft_wrap=True)
-    for one in merged.experiments:
-        console.print(f"  {_described(one)}", soft_wrap=True)
+    from windtunnel.cli.merging import merge_experiments
 
-
-async def _merged(experiment_id: str, others: Sequence[str], storage: str) -> MergedData:
-    async with open_storage(storage) as opened:
-        experiment = await opened.open_experiment(experiment_id)
-        await experiment.merge(others)
-        return await experiment.load_merged()
-
-
-def _data(one: MergedExperiment) -> dict[str, object]:
-    return {
-        "experiment_id": one.experiment_id,
-        "trials": one.trials,
-        "imputed": dict(one.imputed),
-        "from_parameters": dict(one.from_parameters),
-        "left_out": one.left_out,
-        "outside": dict(one.outside),
-        "dropped": list(one.dropped),
-    }
-
-
-def _described(one: MergedExperiment) -> str:
-    """``a: 20 trials; cache missing in 20, the default is taken``."""
-    parts = [f"{plain(one.experiment_id)}: {_trials(one.trials)}"]
-    for name, count in one.imputed.items():
-        parts.append(f"{name} is missing in {count}, its default is taken")
-    for name, count in one.from_parameters.items():
-        parts.append(f"{name} is a fixed parameter in {count}")
-    if one.left_out:
-        outside = ", ".join(f"{name} in {count}" for name, count in one.outside.items())
-        parts.append(f"{_trials(one.left_out)} left out, with values outside today's domain ({outside})")
-    if one.dropped:
-        parts.append(f"ignored: {', '.join(one.dropped)}")
-    return "; ".join(parts)
-
-
-def _trials(count: int) -> str:
-    return f"{count} {'trial' if count == 1 else 'trials'}"
+    merge_experiments(experiment, others, storage, as_data=as_json)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from windtunnel.cli.options import TEXT, AsJson, LogFormat, MetricsPort, Verbose
+from windtunnel.cli.options import TEXT, AsJson, LogFormat, MetricsPort, Verbose, output_of
 
 __all__ = ["register"]
 
@@ -57,12 +57,9 @@ def mlos(
     What cannot be honoured is told before anything runs, with file and line. A flag that looks like a typing
     error of a known one is refused. The JSON and the exit codes are those of 'windtunnel run'.
     """
-    from windtunnel.cli.session import Output
     from windtunnel.cli.trees import run_tree
 
-    output = Output(
-        as_data=as_json, verbosity=verbose, log_format=log_format.value, metrics_port=metrics_port
-    )
+    output = output_of(as_json, verbose, log_format, metrics_port)
     raise typer.Exit(run_tree(context.args, output=output))
 
 

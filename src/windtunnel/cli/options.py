@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from windtunnel.cli.completion import experiment_ids
 
+if TYPE_CHECKING:
+    from windtunnel.cli.session import Output
+
 __all__ = [
+    "DATABASE",
     "TEXT",
     "AsJson",
+    "ConfigDir",
     "ConfigPath",
     "Experiment",
     "File",
+    "FilesConcurrency",
+    "FilesSeed",
+    "FilesStorage",
+    "FilesTrials",
     "Globals",
     "GlobalsFiles",
     "Hosts",
+    "JsonList",
     "JsonObject",
     "LogFormat",
     "MetricsPort",
     "Storage",
     "Verbose",
+    "output_of",
 ]
 
 
@@ -38,8 +49,20 @@ Experiment = Annotated[
     str,
     typer.Argument(metavar="EXPERIMENT", help="Id of the experiment.", autocompletion=experiment_ids),
 ]
-Storage = Annotated[str, typer.Option(metavar="URL", help="Database to use, such as sqlite:///runs.db.")]
+DATABASE = "Database to use, such as sqlite:///runs.db."
+Storage = Annotated[str, typer.Option(metavar="URL", help=DATABASE)]
+FilesStorage = Annotated[str | None, typer.Option(metavar="URL", help=f"{DATABASE} Default: the file's.")]
+FilesTrials = Annotated[
+    int | None, typer.Option(metavar="N", help="How many trials in all. Default: the file's.")
+]
+FilesConcurrency = Annotated[
+    int | None, typer.Option(metavar="N", help="Trials at once. Default: the file's.")
+]
+FilesSeed = Annotated[
+    int | None, typer.Option(metavar="N", help="Seed of the optimizer. Default: the file's.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, the progress to stderr.")]
+JsonList = Annotated[bool, typer.Option("--json", help="Print a JSON list.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 Verbose = Annotated[
     int,
@@ -78,6 +101,10 @@ Hosts = Annotated[
         "need hosts of their own.",
     ),
 ]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder for $config_dir, if the file's own is not on this machine."),
+]
 ConfigPath = Annotated[
     list[Path] | None,
     typer.Option("--config-path", metavar="DIR", help="Folder to look in for included files; repeatable."),
@@ -85,3 +112,11 @@ ConfigPath = Annotated[
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="YAML, JSON5 or TOML file that describes the experiment.")
 ]
+
+
+def output_of(as_json: bool, verbose: int, log_format: _LogFormat, metrics_port: int | None) -> Output:
+    """What a session tells, as the options say it."""
+    from windtunnel.cli.session import Output
+
+    form: Literal["text", "json"] = log_format.value
+    return Output(as_data=as_json, verbosity=verbose, log_format=form, metrics_port=metrics_port)

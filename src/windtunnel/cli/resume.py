@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from windtunnel.cli import DEFAULT_STORAGE
 from windtunnel.cli.options import (
     TEXT,
     AsJson,
+    ConfigDir,
     Experiment,
+    FilesConcurrency,
+    FilesTrials,
     Globals,
     Hosts,
     LogFormat,
     MetricsPort,
     Storage,
     Verbose,
+    output_of,
 )
 
 __all__ = ["register"]
@@ -31,16 +32,9 @@ def register(app: typer.Typer) -> None:
 def resume(
     experiment: Experiment,
     storage: Storage = DEFAULT_STORAGE,
-    trials: Annotated[
-        int | None, typer.Option(metavar="N", help="How many trials in all. Default: as before.")
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Trials at once. Default: the file's.")
-    ] = None,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for $config_dir, if the file's own is not here."),
-    ] = None,
+    trials: FilesTrials = None,
+    concurrency: FilesConcurrency = None,
+    config_dir: ConfigDir = None,
     hosts: Hosts = None,
     names: Globals = None,
     log_format: LogFormat = TEXT,
@@ -63,7 +57,6 @@ def resume(
     Exit codes are those of 'run'.
     """
     from windtunnel.cli.joining import join
-    from windtunnel.cli.session import Output
     from windtunnel.config.load import parse_global
 
     code = join(
@@ -74,8 +67,6 @@ def resume(
         hosts=hosts,
         until_idle=True,
         as_worker=False,
-        output=Output(
-            as_data=as_json, verbosity=verbose, log_format=log_format.value, metrics_port=metrics_port
-        ),
+        output=output_of(as_json, verbose, log_format, metrics_port),
     )
     raise typer.Exit(code)

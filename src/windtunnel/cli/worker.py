@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,13 +10,16 @@ from windtunnel.cli import DEFAULT_STORAGE
 from windtunnel.cli.options import (
     TEXT,
     AsJson,
+    ConfigDir,
     Experiment,
+    FilesConcurrency,
     Globals,
     Hosts,
     LogFormat,
     MetricsPort,
     Storage,
     Verbose,
+    output_of,
 )
 
 __all__ = ["register"]
@@ -31,18 +33,11 @@ def register(app: typer.Typer) -> None:
 def worker(
     experiment: Experiment,
     storage: Storage = DEFAULT_STORAGE,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Trials at once here. Default: the file's.")
-    ] = None,
+    concurrency: FilesConcurrency = None,
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="End when nothing is left to run; default: wait for more.")
     ] = False,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder for $config_dir, if the file's own does not exist on this machine."
-        ),
-    ] = None,
+    config_dir: ConfigDir = None,
     hosts: Hosts = None,
     names: Globals = None,
     log_format: LogFormat = TEXT,
@@ -71,7 +66,6 @@ def worker(
     Ctrl-C stops it in order: its trials are torn down and others run them. Exit codes are those of 'run'.
     """
     from windtunnel.cli.joining import join
-    from windtunnel.cli.session import Output
     from windtunnel.config.load import parse_global
 
     code = join(
@@ -81,8 +75,6 @@ def worker(
         directory=config_dir,
         hosts=hosts,
         until_idle=until_idle,
-        output=Output(
-            as_data=as_json, verbosity=verbose, log_format=log_format.value, metrics_port=metrics_port
-        ),
+        output=output_of(as_json, verbose, log_format, metrics_port),
     )
     raise typer.Exit(code)
