@@ -27,7 +27,7 @@ from windtunnel.optimizers.adapters import AdapterConfig
 from windtunnel.options import Count, Duration, OptionalDuration, Options, shown
 from windtunnel.tunables import TunableGroups
 from windtunnel.tunables.definition import CONSTRAINTS
-from windtunnel.tunables.tunable import TunableOptions
+from windtunnel.tunables.form import TunableOptions
 
 __all__ = [
     "EnvironmentConfig",
