@@ -1,14 +1,18 @@
 """The README and the help stay true: every block is executed, every example parses.
 
 What cannot be done here is replaced, and said in ``REPLACED``: servers by files, a worker that waits for ever
-by one that ends. The scripts that the README's experiment names are stand-ins.
+by one that ends, load tests and the demo by short ones. The files that commands name are the README's own
+where it shows them, and stand-ins where it does not; a search has found most of its steps before.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +23,14 @@ import typer
 
 import windtunnel
 import windtunnel.observing.prometheus  # loading it would hold the loop of a command up
-from tests.inprocess import Call, make_call
+from tests.inprocess import Call, Done, make_call
+from tests.integration.load.server import Server, serving
 from tests.integration.test_import_mlos import Lab
-from windtunnel.cli.main import app
+from tests.mlos_trees import MOCK, TUNABLES, written
+from windtunnel.cli.main import make_app
 from windtunnel.config import from_mapping, yaml_syntax
 from windtunnel.loadgen.plan import LoadPlan
+from windtunnel.loadgen.search import Tried
 from windtunnel.options import parse_options
 
 README = Path(__file__).parents[2] / "README.md"
@@ -31,14 +38,22 @@ README = Path(__file__).parents[2] / "README.md"
 REPLACED = {
     "postgresql://me@db/bench": "sqlite:///bench.db",
     "worker my-server": "worker my-server --until-idle --concurrency 1",
+    "--rate 2000 --duration 30s": "--rate 50 --duration 300ms",
+    "--users 32": "--users 2 --duration 300ms",
+    "--rate 500": "--rate 50 --duration 300ms",
+    # Hosts to log in to are those of tests/integration/ssh/test_load.py.
+    "--generators inventory.yaml --workers 4": "--workers 2",
+    "--find-max-rate": "--find-max-rate --duration 200ms",
 }
 ELSEWHERE = {
-    "demo": "test_demo.py",
-    "load": "test_load.py",
-    "mlos": "test_mlos.py",
-    "convert": "test_mlos.py",
+    "python3 -m venv .venv": ".ci/run",
+    ".venv/bin/pip install -e .": ".ci/run",
+    ".venv/bin/pip install -e .[test]": ".ci/run",
+    ".venv/bin/pytest": ".ci/run",
+    "pip install windtunnel[load]": "test_other_commands_name_what_there_is",
 }
-"""Commands that need a minute, a server or a tree of files; here they are only parsed."""
+"""Commands that are not ours, and what runs them, or looks at what they name."""
+APART = {"demo": "test_the_output_that_is_shown_is_that_of_the_demo"}
 
 SCRIPTS = {
     "start-server.sh": "sleep 60",
@@ -80,19 +95,73 @@ def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     return make_call(tmp_path, capsys, monkeypatch)
 
 
-def project(folder: Path) -> None:
-    """The README's experiment with stand-ins for its scripts."""
+def in_a_process(folder: Path, *arguments: str) -> Done:
+    command = [sys.executable, "-m", "windtunnel", *arguments]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=50, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def project(folder: Path, url: str = "") -> None:
+    """The files that commands name; ``url`` is what load tests load."""
     text = next(block.text for block in blocks("yaml") if block.text.startswith("experiment: my-server"))
     (folder / "experiment.yaml").write_text(text)
     for name, script in SCRIPTS.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
+    plan = next(block.text for block in blocks("yaml") if block.text.startswith("url: "))
+    plan = re.sub("^url: .*$", f"url: {url}", plan, flags=re.MULTILINE)
+    plan = re.sub("^profile: .*$", "profile: [{rate: 50, to: 80, for: 300ms}]", plan, flags=re.MULTILINE)
+    (folder / "shop.yaml").write_text(plan)
+    (folder / "users.csv").write_text("user\nann\n")
+    seen = [Tried(rate, rate < 100, valid=True, latency_ms={"p99": 9.0}) for rate in range(93, 107)]
+    (folder / "search.jsonl").write_text("".join(f"{json.dumps(one._asdict())}\n" for one in seen))
+    (folder / "queries.py").write_text("async def load(call):\n    assert call.number >= 0\n")
+    tree = {"env.jsonc": MOCK, "tunables.jsonc": TUNABLES, "globals/lab.jsonc": {"lab": "here"}}
+    written(folder, {**tree, "cli/my-bench.jsonc": {"environment": "env.jsonc", "experiment_id": "mine"}})
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
-    found = re.findall(r"^```(\w*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.findall(r"^ *```(\w*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(found[::2]) <= {"sh", "yaml", "python", "text"}
     assert set(found[1::2]) == {""}
+    tested = [block for language in ("sh", "yaml", "python", "text") for block in blocks(language)]
+    assert len(tested) == len(found[::2])
+
+
+def test_the_output_that_is_shown_is_that_of_the_demo(tmp_path: Path) -> None:
+    """But for numbers, and for what the search happens to find."""
+    (shown,) = blocks("text")
+    done = in_a_process(tmp_path, "demo", "--trials", "4")
+    assert done.code == 0, done.err
+    for told in ("trial 4 succeeded: ops_per_s=", "See more of it:", "Make it yours; copy this file with"):
+        assert told in done.out
+        assert told.replace("4", "48") in shown.text
+    assert _rows(done.out) == _rows(shown.text)
+
+
+def _rows(text: str) -> set[str]:
+    """What stands at the begin of the demo's table."""
+    return set(re.findall(r"^ [ *] (\w+) {2,}", text, re.MULTILINE))
+
+
+def ours() -> list[str]:
+    """The command lines of this program that no test of its own runs, without its name."""
+    lines = [" ".join(words[1:]) for words in commands() if words[0].endswith("windtunnel")]
+    assert len(lines) > 12
+    return [line for line in lines if line not in APART]
+
+
+def here(line: str) -> str:
+    """The command line with what can be done here."""
+    for text, instead in REPLACED.items():
+        line = line.replace(text, instead)
+    return line
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving("--per-second", "150") as running:
+        yield running
 
 
 @pytest.mark.timeout(60)
@@ -103,23 +172,38 @@ def test_every_command_works(tmp_path: Path, call: Call) -> None:
     other = (tmp_path / "experiment.yaml").read_text().replace("my-server", "last-month")
     (tmp_path / "other.yaml").write_text(other)
     assert call("run", "other.yaml", "--trials", "2").code == 0
-    ours = [words for words in commands() if words[0].endswith("windtunnel")]
-    assert len(ours) > 12
-    for _, *arguments in ours:
-        if arguments[0] in ELSEWHERE:
-            assert f'"{arguments[0]}"' in (Path(__file__).parent / ELSEWHERE[arguments[0]]).read_text()
-            assert arguments[0] in dict(all_commands())
+    for line in ours():
+        if line.startswith("load "):
             continue
-        written = " ".join(arguments)
-        for text, instead in REPLACED.items():
-            written = written.replace(text, instead)
-        done = call(*shlex.split(written))
-        assert done.code == 0, (written, done.err)
+        done = call(*here(line).split(" "))
+        assert done.code == 0, (line, done.err)
+        assert done.out or "--output" in line
 
 
-def test_other_commands_are_known() -> None:
-    programs = {words[0] for words in commands() if not words[0].endswith("windtunnel")}
-    assert programs == {"python3", "pip", ".venv/bin/pip", ".venv/bin/pytest"}
+@pytest.mark.parametrize("line", [line for line in ours() if line.startswith("load ")])
+def test_every_load_test_works(tmp_path: Path, server: Server, line: str) -> None:
+    """A busy machine is no good for measuring, and says so with the exit code 1."""
+    project(tmp_path, server.url)
+    done = in_a_process(tmp_path, *here(line).replace("http://127.0.0.1:8080/", server.url).split(" "))
+    assert done.code in (0, 1), done.err
+    assert "Traceback" not in done.err
+    assert re.search(r"^ *all |^highest rate: ", done.out, re.MULTILINE)
+
+
+def test_what_is_replaced_or_run_elsewhere_stands_there() -> None:
+    assert all(any(text in line for line in ours()) for text in REPLACED)
+    assert set(APART.values()) <= globals().keys()
+
+
+def test_every_other_command_is_run_by_what_is_said() -> None:
+    others = [" ".join(words) for words in commands() if not words[0].endswith("windtunnel")]
+    assert set(others) == ELSEWHERE.keys()
+    ci = (README.parent / ".ci" / "run").read_text(encoding="utf-8").replace(" -q", "").replace("'", "")
+    for line, place in ELSEWHERE.items():
+        assert line in ci if place == ".ci/run" else place in globals(), line
+
+
+def test_other_commands_name_what_there_is() -> None:
     extras = (README.parent / "pyproject.toml").read_text(encoding="utf-8")
     for extra in re.findall(r"windtunnel\[([\w,]+)\]|'\.\[([\w,]+)\]'", README.read_text(encoding="utf-8")):
         for name in ",".join(extra).strip(",").split(","):
@@ -198,7 +282,7 @@ def test_every_python_block_is_run() -> None:
 
 
 def all_commands() -> Iterator[tuple[str, Any]]:
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(make_app())
     for name, command in root.commands.items():
         if hasattr(command, "commands"):
             yield from ((f"{name} {inner}", one) for inner, one in command.commands.items())
