@@ -291,16 +291,16 @@ class MergeCycle(StorageError):
 
 
 class NotFound(StorageError):
-    """There is no such experiment, trial or configuration.
+    """There is no such database, experiment, trial or configuration.
 
     :ivar known: what there is, for the message.
     """
 
-    def __init__(self, what: str, wanted: object, known: Sequence[object] = ()) -> None:
+    def __init__(self, what: str, wanted: object, known: Sequence[object] = (), *, hint: str = "") -> None:
         self.known = tuple(known)
         listing = f"; there are: {', '.join(map(str, self.known[:10]))}" if self.known else ""
         more = " …" if len(self.known) > 10 else ""
-        super().__init__(f"no {what} {wanted!r}{listing}{more}")
+        super().__init__(f"there is no {what} {wanted!r}{listing}{more}" + (f"; {hint}" if hint else ""))
 
 
 class NotLeading(StorageError):

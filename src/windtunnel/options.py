@@ -35,6 +35,7 @@ __all__ = [
     "Options",
     "as_text",
     "expand",
+    "mismatch",
     "nearest",
     "parse_duration",
     "parse_options",
@@ -212,12 +213,21 @@ def _as_config_error(cls: type[Options], place: tuple[str | int, ...], error: Er
             )
         case "missing":
             return ConfigError(f"missing key {loc[-1]!r}", path=place)
-        case "value_error":
-            inner = error.get("ctx", {}).get("error")
-            if isinstance(inner, ConfigError):
-                return inner.within(*place)
-            return ConfigError(str(inner or error["msg"]), path=place)
-    return ConfigError(f"{_expectation(error)}, found {shown(error['input'])}{_choice(error)}", path=place)
+    inner = error.get("ctx", {}).get("error")
+    if isinstance(inner, ConfigError):
+        return inner.within(*place)
+    return ConfigError(_mismatch(error), path=place)
+
+
+def mismatch(exc: ValidationError) -> str:
+    """What pydantic found first, in our words."""
+    return _mismatch(exc.errors()[0])
+
+
+def _mismatch(error: ErrorDetails) -> str:
+    if error["type"] == "value_error":
+        return str(error.get("ctx", {}).get("error") or error["msg"])
+    return f"{_expectation(error)}, found {shown(error['input'])}{_choice(error)}"
 
 
 def _existing(raw: object, loc: Sequence[str | int]) -> tuple[str | int, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import reprlib
+from pathlib import Path
 
 from windtunnel.errors import ResultsInvalid
 
-__all__ = ["METRIC_NAME", "Secrets", "check_metric_name", "check_text", "shown_value"]
+__all__ = ["METRIC_NAME", "Secrets", "check_metric_name", "check_text", "many", "shown_value", "unreadable"]
 
 METRIC_NAME = 512
 """Characters in the name of a metric: what every database can index."""
@@ -71,3 +72,16 @@ class Secrets:
 def shown_value(value: object) -> str:
     """What it is, and as much of it as fits into a message."""
     return f"{type(value).__name__} {reprlib.repr(value)}"
+
+
+def unreadable(path: Path, error: OSError | UnicodeDecodeError, what: str = "file") -> str:
+    """Why a file cannot be used; ``what`` it is."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {what} {str(path)!r}"
+    reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+    return f"cannot read the {what} {str(path)!r}: {reason}"
+
+
+def many(count: int, noun: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -170,7 +170,7 @@ def test_many_trials_do_not_flood_the_output(home: Path) -> None:
 @pytest.mark.parametrize("arguments", [("list",), ("show", "mock")])
 def test_looking_makes_no_database(home: Path, arguments: tuple[str, ...]) -> None:
     done = call(home, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "there is no database 'windtunnel.db'; name one with --storage" in done.stderr
     assert list(home.iterdir()) == []
 
@@ -357,11 +357,16 @@ def _unknown_key(home: Path) -> None:
         (described, ["run", "experiment.json", "--trials", "0"], 2, ["trials", "at least 1", "0"]),
         (described, ["run", "experiment.json", "-g", "[b]nonsense"], 2, ["NAME=VALUE", "[b]nonsense"]),
         (described, ["run", "experiment.json", "--storage", "runs.db"], 2, ["sqlite:///"]),
-        (described, ["run", "experiment.json", "--storage", "sqlite:///no/x.db"], 1, ["does not exist"]),
+        (
+            described,
+            ["run", "experiment.json", "--storage", "sqlite:///no/x.db"],
+            2,
+            ["there is no folder"],
+        ),
         (_nothing, ["list", "--storage", "runs.db"], 2, ["sqlite:///"]),
         (_bad_value, ["run", "experiment.json"], 2, ["experiment.json:1", "500", "[0, 100]"]),
         (_unknown_key, ["run", "experiment.json"], 2, ["'trails'", "did you mean 'trials'"]),
-        (_known, ["show", "mick"], 1, ["no experiment 'mick'", "there are: mock"]),
+        (_known, ["show", "mick"], 2, ["there is no experiment 'mick'", "there are: mock"]),
         (_text, ["list"], 1, ["not an SQLite database"]),
         (_foreign, ["list"], 1, ["customers", "another program"]),
         (_foreign, ["show", "mock"], 1, ["customers", "another program"]),
@@ -426,6 +431,22 @@ def test_help_loads_nothing_heavy(home: Path, argument: str) -> None:
         "import sys; from windtunnel.cli.main import main\n"
         f"code = main([{argument!r}])\n"
         "heavy = {'sqlalchemy', 'pydantic', 'alembic', 'asyncssh', 'aiosqlite', 'ruamel'}\n"
+        "heavy &= set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=home, text=True, capture_output=True, timeout=20, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_listing_loads_only_what_it_needs(home: Path) -> None:
+    described(home)
+    assert call(home, "run", "experiment.json").returncode == 0
+    code = (
+        "import sys; from windtunnel.cli.main import main\n"
+        "code = main(['list'])\n"
+        "heavy = {'alembic', 'asyncssh', 'ruamel', 'sqlalchemy.orm', 'sqlalchemy.dialects.mysql'}\n"
         "heavy &= set(sys.modules)\n"
         "sys.exit(f'loaded: {heavy}' if heavy else code)"
     )

@@ -67,7 +67,7 @@ def test_validate_tells_of_a_file_that_cannot_be_read(call: Call, tmp_path: Path
     (tmp_path / "base.yaml").write_text("a: [\n")
     (mistake,) = call("validate", "e.yaml", "--json").data["mistakes"]
     assert (mistake["file"], mistake["line"]) == ("base.yaml", 2)
-    assert call("validate", "gone.yaml").err.startswith("gone.yaml: no such file")
+    assert call("validate", "gone.yaml").err.startswith("gone.yaml: there is no such file")
 
 
 def test_validate_finds_modules_beside_the_file(call: Call, tmp_path: Path) -> None:

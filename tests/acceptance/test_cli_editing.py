@@ -89,10 +89,10 @@ def test_enqueue_and_cancel_and_run_again(shell: Shell) -> None:
         (["x=1", "x=2"], 2, "expected one value for 'x', found '1' and '2'"),
         ([], 2, "expected NAME=VALUE, --config-id N or --from-best, found none of them"),
         (["x=1", "--config-id", "1"], 2, "--config-id names all values"),
-        (["--config-id", "99"], 1, "no configuration 99"),
-        (["--from-best"], 1, "no succeeded trial to start from in experiment 'mock'"),
+        (["--config-id", "99"], 2, "there is no configuration 99"),
+        (["--from-best"], 2, "there is no succeeded trial to start from in experiment 'mock'"),
         (["x=1", "--not-before", "soon"], 2, "expected a time such as 2030-01-01T22:00"),
-        (["x=1", "--storage", "sqlite:///no.db"], 1, "there is no database 'no.db'"),
+        (["x=1", "--storage", "sqlite:///no.db"], 2, "there is no database 'no.db'"),
     ],
 )
 def test_what_cannot_be_enqueued(shell: Shell, arguments: list[str], code: int, said: str) -> None:
@@ -114,7 +114,7 @@ def _empty_experiment(shell: Shell) -> None:
 def test_rename_then_delete(shell: Shell) -> None:
     shell("run", "experiment.json")
     assert shell("rename", "mock", "was-mock") == "mock is now was-mock\n"
-    assert "no experiment 'mock'; there are: was-mock" in shell("rename", "mock", "x", code=1)
+    assert "no experiment 'mock'; there are: was-mock" in shell("rename", "mock", "x", code=2)
     assert "add --yes" in shell("delete", "was-mock", code=2)
     assert shell("delete", "was-mock", "--yes") == "was-mock is deleted\n"
     assert "no experiment yet" in shell("list")
@@ -145,7 +145,7 @@ def test_copy(shell: Shell) -> None:
     assert "mock: 3 trials, 0 of them new; 0 new points" in shell(
         "copy", "sqlite:///windtunnel.db", "sqlite:///copy.db", "mock"
     )
-    assert "no database sqlite:///no.db" in shell("copy", "sqlite:///no.db", "sqlite:///copy.db", code=1)
+    assert "no database 'sqlite:///no.db'" in shell("copy", "sqlite:///no.db", "sqlite:///copy.db", code=2)
     assert "expected two databases" in shell("copy", "sqlite:///copy.db", "sqlite:///copy.db", code=2)
 
 
@@ -154,7 +154,7 @@ def test_import_mlos(shell: Shell, home: Path) -> None:
     lab.config(1, size="64")
     lab.trial(1, 1, score="1.5")
     said = shell("import-mlos", "sqlite:///mlos.sqlite", "--prefix", "old-")
-    assert said == "old-exp: 1 trials, 1 of them new; 0 new points of telemetry\nin sqlite:///windtunnel.db\n"
+    assert said == "old-exp: 1 trial, 1 of them new; 0 new points of telemetry\nin sqlite:///windtunnel.db\n"
     shown = json.loads(shell("show", "old-exp", "--json"))
     assert shown["trials"][0]["config"] == {"size": 64}
     assert "expected the tables of an mlos_bench database" in shell(

@@ -133,7 +133,7 @@ def test_an_experiment_that_is_not_there_is_told(call: Call) -> None:
     assert "there is no database" in call("watch", "nonsuch").err
     call("run", "e.json", "--trials", "1")
     done = call("watch", "nonsuch")
-    assert done.code == 1
+    assert done.code == 2
     assert "'nonsuch'" in done.err
 
 

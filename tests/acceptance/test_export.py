@@ -90,12 +90,12 @@ def test_parquet(home: Path, kind: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["export", "nobody"], 1, "error: no experiment 'nobody'; there are: e, other\n"),
+        (["export", "nobody"], 2, "error: there is no experiment 'nobody'; there are: e, other\n"),
         (["export", "e", "--format", "parquet"], 2, "name a file with --output FILE"),
         (["export", "e", "-o", "no/file"], 2, "expected a file in a folder that exists, found 'no/file'"),
         (["export", "e", "--format", "xml"], 2, "xml"),
-        (["export", "e", "--storage", "sqlite:///none.db"], 1, "there is no database 'none.db'"),
-        (["merge", "e", "nobody"], 1, "no experiment 'nobody'"),
+        (["export", "e", "--storage", "sqlite:///none.db"], 2, "there is no database 'none.db'"),
+        (["merge", "e", "nobody"], 2, "there is no experiment 'nobody'"),
         (["merge", "e", "e"], 1, "cannot be merged into itself"),
     ],
 )
@@ -107,7 +107,7 @@ def test_what_cannot_be_done_is_said(
     code: int,
     said: str,
 ) -> None:
-    for module in ("export", "merge"):  # it is the process's
+    for module in ("exporting", "merging"):  # it is the process's
         monkeypatch.setattr(f"windtunnel.cli.{module}.set_up_logging", lambda _console: None)
     monkeypatch.chdir(home)
     before = sorted(home.iterdir())

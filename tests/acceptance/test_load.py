@@ -128,7 +128,7 @@ def test_python_file_is_called(tmp_path: Path) -> None:
         (["http://127.0.0.1:1/", "--rate", "abc"], 2, "'--rate': expected a number, found 'abc'"),
         (["http://127.0.0.1:1/", "--users", "1.5"], 2, "'--users': expected an integer, found '1.5'"),
         (["http://127.0.0.1:99999/", "--rate", "5"], 2, "expected a url such as http://127.0.0.1:8080/"),
-        (["http://127.0.0.1:1/", "--rate", "5", "--generators", "no.yaml"], 2, "cannot read the inventory"),
+        (["http://127.0.0.1:1/", "--rate", "5", "--generators", "no.yaml"], 2, "there is no inventory"),
         (["http://127.0.0.1:1/", "--find-max-rate"], 2, "--slo 'p99<50ms'"),
         (["missing.py", "--rate", "5"], 2, "cannot read 'missing.py'"),
     ],

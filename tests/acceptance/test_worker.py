@@ -278,7 +278,7 @@ def test_an_unknown_experiment_is_a_wrong_command(farm: Farm) -> None:
     code, output = ended(farm.worker("a"))
     assert (code, output) == (
         2,
-        "error: no experiment 'shared'; there are: old; begin it with 'windtunnel run FILE'\n",
+        "error: there is no experiment 'shared'; there are: old; begin it with 'windtunnel run FILE'\n",
     )
 
 

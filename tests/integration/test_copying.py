@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound, SchemaMismatch, StorageUnavailable
+from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound, SchemaMismatch
 from windtunnel.model import FailureKind, Status
 from windtunnel.storage import copying, open_storage
 from windtunnel.storage.copying import copy_storage
@@ -255,7 +255,7 @@ async def test_another_experiment_of_the_same_name_is_refused(source: Path, targ
 
 
 async def test_the_two_ends_are_checked(source: Path, target: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageUnavailable, match=r"no database sqlite:///.*to copy from"):
+    with pytest.raises(NotFound, match=r"there is no database .sqlite:.*to copy from"):
         await copy_storage(url(source), url(target))
     assert not source.exists()
     assert not target.exists()

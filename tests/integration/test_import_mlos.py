@@ -330,7 +330,7 @@ async def test_the_source_is_only_read(lab: Lab, url: str) -> None:
 
 
 async def test_what_cannot_be_imported(lab: Lab, url: str, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"no database sqlite:///.*/nowhere.db to import from"):
+    with pytest.raises(StorageError, match=r"there is no database .sqlite:///.*/nowhere.db.; .* import from"):
         await import_mlos(f"sqlite:///{tmp_path / 'nowhere.db'}", url)
     with pytest.raises(ConfigError, match="expected a URL"):
         await import_mlos("mlos_bench.sqlite", url)

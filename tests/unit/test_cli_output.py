@@ -19,6 +19,7 @@ from windtunnel.cli.data import as_json, experiment_data, listing_data
 from windtunnel.cli.ranking import by_configuration, ranked
 from windtunnel.cli.verdict import verdict
 from windtunnel.model import Status, Summary, TrialRecord
+from windtunnel.objectives import parse_objectives
 from windtunnel.storage import ExperimentSummary
 from windtunnel.storage.reads import Counts
 
@@ -154,8 +155,20 @@ def test_configurations_are_ranked_by_their_means() -> None:
         record(4, {"t": "text"}, config_id=3),
     ]
     stats = by_configuration(trials).values()
-    assert [one.config_id for one in ranked(stats, "t", "min", most=9)] == [2, 1]
-    assert [one.config_id for one in ranked(stats, "t", "max", most=1)] == [1]
+    assert [one.config_id for one in ranked(stats, parse_objectives({"t": "min"}), most=9)] == [2, 1]
+    assert [one.config_id for one in ranked(stats, parse_objectives({"t": "max"}), most=1)] == [1]
+
+
+def test_weights_rank_configurations_by_all_objectives() -> None:
+    trials = [
+        record(config_id, {"speed": speed, "memory": memory}, config_id=config_id)
+        for config_id, speed, memory in ((1, 10.0, 100.0), (2, 9.0, 10.0), (3, 1.0, 5.0))
+    ]
+    stats = by_configuration(trials).values()
+    by_first = parse_objectives({"speed": "max", "memory": "min"})
+    by_all = parse_objectives({"speed": {"goal": "max", "weight": 2}, "memory": "min"})
+    assert [one.config_id for one in ranked(stats, by_first, most=9)] == [1, 2, 3]
+    assert [one.config_id for one in ranked(stats, by_all, most=9)] == [2, 1, 3]
 
 
 @pytest.mark.parametrize(

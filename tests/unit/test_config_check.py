@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_hosts_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     (mistake,) = told(tmp_path, hosts=[{"name": "a[1-3]", "address": "b[1-2]"}])
     assert "expected as many addresses as names, found 2 for 3" in mistake
     (mistake,) = told(tmp_path, hosts="gone.ini")
-    assert "cannot read the inventory" in mistake
+    assert "there is no inventory" in mistake
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,21 @@ def test_an_objective_that_a_script_may_report_is_fine(tmp_path: Path) -> None:
     assert told(tmp_path, environment={"class": "CompositeEnv", "config": children}) == []
 
 
+def test_all_children_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    children = [
+        {"class": "MockEnv", "config": {"const_args": {"place": "x"}, "required_args": ["first"]}},
+        {"class": "MockEnv", "config": {"required_args": ["place"]}},
+        {"class": "CompositeEnv", "config": {"children": [{"class": "RemoteEnv", "config": {}}]}},
+        {"class": "MockEnv", "config": {"required_args": ["last"]}},
+    ]
+    mistakes = told(tmp_path, environment={"class": "CompositeEnv", "config": {"children": children}})
+    assert [re.findall("first|place|RemoteExec|last", one)[:1] for one in mistakes] == [
+        ["first"],
+        ["RemoteExec"],
+        ["last"],
+    ]
+
+
 def test_scripts_that_do_not_exist_are_told_where_they_are_named(tmp_path: Path) -> None:
     (tmp_path / "plain.sh").write_text("true\n")
     run = [
@@ -147,6 +163,27 @@ def test_scripts_that_do_not_exist_are_told_where_they_are_named(tmp_path: Path)
         "run.0: 'plain.sh' is not executable; chmod +x it, or name what runs it",
         "run.2: there is no file 'gone.py'",
         "teardown: there is no file '/nonsuch/stop'",
+    ]
+
+
+def test_scripts_are_looked_for_where_a_trial_finds_them(tmp_path: Path) -> None:
+    for name in ("bench.sh", "brought.sh"):
+        (tmp_path / name).write_text("true\n")
+    config = {
+        "const_args": {"tools": "/nonsuch", "place": "/none"},
+        "shell_env_params": ["tools", "place"],
+        "setup": ["cp $config_dir/brought.sh .", "tools=/opt"],
+        "run": ["$place/gone.sh", "~/none/gone.sh", "sh ./bench.sh", "./brought.sh", "$elsewhere/x.sh"],
+        "teardown": ["$tools/set-by-a-line.sh", "'$place/as-it-is.sh'"],
+    }
+    mistakes = told(tmp_path, environment=local(**config))
+    assert [one.partition(": ")[2].replace(str(Path.home()), "~") for one in mistakes] == [
+        "run.0: there is no file '/none/gone.sh'",
+        "run.1: there is no file '~/none/gone.sh'",
+        (
+            "run.2: './bench.sh' is looked for in the trial's own folder; that beside this file is "
+            "'$config_dir/bench.sh'"
+        ),
     ]
 
 

@@ -222,7 +222,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "directory.yaml").mkdir()
     write(tmp_path, "e.ini", "a = 1")
     expected = {
-        "missing.yaml": "missing.yaml: no such file",
+        "missing.yaml": "missing.yaml: there is no such file",
         "directory.yaml": "directory.yaml: expected a file, found a directory",
         "latin.yaml": "latin.yaml:2: expected UTF-8 text, found byte 0xe9",
         "e.ini": "e.ini: unknown format '.ini'; the name of the file must end in .yaml, .yml",

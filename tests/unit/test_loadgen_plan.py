@@ -112,7 +112,7 @@ def test_unknown_name_and_missing_data_are_told(tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("user\nann\n")
     with pytest.raises(ConfigError, match="\\$usr is not defined; did you mean 'user'"):
         payloads(tmp_path, data="users.csv", scenarios=[{"steps": [{"path": "/$usr"}]}])
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="there is no file"):
         payloads(tmp_path, data="missing.csv")
     with pytest.raises(ConfigError, match="one line"):
         payloads(tmp_path, headers={"X": "a\nb"})

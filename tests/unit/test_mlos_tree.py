@@ -379,7 +379,7 @@ def test_services_say_where_and_how_local_lines_run(tmp_path: Path) -> None:
         (["--experimnt_id"], "--experimnt_id has no value; did you mean --experiment_id"),
         (["stray"], "no flag stands before 'stray'"),
         (["--random_seed", "x"], "invalid int value: 'x'"),
-        (["--globals", "nowhere.jsonc"], "--globals: no file 'nowhere.jsonc' in"),
+        (["--globals", "nowhere.jsonc"], "--globals: there is no file 'nowhere.jsonc' in"),
         (["--globals", "tunable.jsonc"], "did you mean 'tunables.jsonc'"),
         (["--globals", "{"], "--globals:1.* not valid JSON5"),
         (["--trial_config_repeat_count", "0"], "expected a whole number above 0"),

@@ -20,6 +20,7 @@ from windtunnel.errors import ConfigError, NotFound, TrialAlreadyFinished
 from windtunnel.model import Trial
 from windtunnel.scheduling.leases import certainly_dead
 from windtunnel.storage import Storage, open_storage
+from windtunnel.texts import many
 
 __all__ = ["cancel_trials", "delete_experiment", "enqueue_trial", "rename_experiment"]
 
@@ -184,7 +185,7 @@ def _agreed(experiment_id: str, storage: str) -> bool:
     trials = _with(storage, count)
     if not sys.stdin.isatty():
         raise ConfigError("expected an answer from a terminal, found none; add --yes to delete without it")
-    _say(f"{experiment_id} in {place_of(storage)} has {trials} trials. Delete them for good? [y/N]")
+    _say(f"{experiment_id} in {place_of(storage)} has {many(trials, 'trial')}. Delete them for good? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

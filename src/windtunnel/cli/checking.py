@@ -22,6 +22,7 @@ from windtunnel.errors import ConfigError, HostKeyRefused, HostUnreachable, Wind
 from windtunnel.protocols import HostFacts
 from windtunnel.scheduling.slots import Host
 from windtunnel.services.ssh.options import SshOptions
+from windtunnel.texts import many
 
 __all__ = ["check_hosts", "list_hosts"]
 
@@ -155,7 +156,7 @@ def _print(checked: Sequence[_Checked], bad: Sequence[_Checked]) -> None:
     console.print(table)
     for one in bad:
         console.print(Text(plain(str(one.problem)), style="red"), soft_wrap=True)
-    told = f"{len(checked) - len(bad)} of {len(checked)} hosts can be used"
+    told = f"{len(checked) - len(bad)} of {many(len(checked), 'host')} can be used"
     console.print(Text(told, style="bold red" if bad else "bold green"))
 
 

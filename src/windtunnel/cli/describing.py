@@ -22,6 +22,7 @@ from windtunnel.config.check import check
 from windtunnel.config.jsonschema import description_schema
 from windtunnel.config.origins import Entry, entries
 from windtunnel.errors import ConfigError
+from windtunnel.texts import many
 
 __all__ = ["print_schema", "show_config", "validate"]
 
@@ -46,12 +47,11 @@ def validate(file: Path, sources: Sources, *, as_data: bool) -> int:
     elif mistakes:
         for one in mistakes:
             print(hidden(str(one)), file=sys.stderr)  # noqa: T201 - what the command is for
-        many = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        print(f"{many} in {file}", file=sys.stderr)  # noqa: T201
+        print(f"{many(len(mistakes), 'mistake')} in {file}", file=sys.stderr)  # noqa: T201
     elif checked is not None and checked.loaded is not None and checked.parts is not None:
         config, parts = checked.loaded.config, checked.parts
-        hosts = "this machine" if config.hosts is None else f"{len(parts.fleet.hosts)} hosts"
-        head = f"{file} is fine: {config.trials} trials of {config.experiment} on {hosts}"
+        hosts = "this machine" if config.hosts is None else many(len(parts.fleet.hosts), "host")
+        head = f"{file} is fine: {many(config.trials, 'trial')} of {config.experiment} on {hosts}"
         make_console(sys.stdout).print(
             Text(f"{head}\n{parts.example.pprint(indent=2, level=1)}"), soft_wrap=True
         )

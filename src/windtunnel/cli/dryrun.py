@@ -21,6 +21,7 @@ from windtunnel.cli.words import assignments
 from windtunnel.config.build import Parts, make_parts
 from windtunnel.config.load import LoadedConfig
 from windtunnel.environments.commands import Commands
+from windtunnel.texts import many
 from windtunnel.tunables import TunableGroups
 
 __all__ = ["dry_run"]
@@ -55,7 +56,7 @@ def dry_run(
     seed = "" if config.optimizer.seed is not None else "; without a seed, a run proposes others"
     parts_shown: list[RenderableType] = [
         Text(
-            f"{config.experiment}: {config.trials} trials{repeats}; nothing is run or stored{seed}",
+            f"{config.experiment}: {many(config.trials, 'trial')}{repeats}; nothing is run or stored{seed}",
             style="bold",
         )
     ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from windtunnel.cli.secrecy import hidden
 from windtunnel.cli.verdict import FAILED, INTERRUPTED, MISUSED
-from windtunnel.errors import ConfigError, WindtunnelError
+from windtunnel.errors import ConfigError, NotFound, WindtunnelError
 
 __all__ = ["report"]
 
@@ -17,15 +17,15 @@ __all__ = ["report"]
 def report(error: BaseException) -> int:
     """Tell the user about ``error`` and give the exit code.
 
-    It is 2 for a wrong configuration, 3 for a Ctrl-C before anything ran, else 1. Only an error that nobody
-    raised on purpose, which is a bug of ours, is shown with its traceback.
+    It is 2 for a wrong configuration and for what is not there, 3 for a Ctrl-C before anything ran, else 1.
+    Only an error that nobody raised on purpose, which is a bug of ours, is shown with its traceback.
     """
     leaves = list(_leaves(error))
     known = [one for one in leaves if isinstance(one, WindtunnelError)]
     if known:
         chosen = next((one for one in known if isinstance(one, ConfigError)), known[0])
         _print(f"error: {chosen}")
-        return MISUSED if isinstance(chosen, ConfigError) else FAILED
+        return MISUSED if isinstance(chosen, ConfigError | NotFound) else FAILED
     if any(isinstance(one, KeyboardInterrupt) for one in leaves):
         _print("interrupted")
         return INTERRUPTED

@@ -10,6 +10,8 @@ from typing import Any
 
 from windtunnel.cli.words import number
 from windtunnel.model import TrialRecord
+from windtunnel.objectives import Objective, weights
+from windtunnel.pareto import scale, weighted
 
 __all__ = ["ConfigurationStats", "by_configuration", "ranked"]
 
@@ -70,9 +72,23 @@ def by_configuration(trials: Iterable[TrialRecord]) -> dict[int, ConfigurationSt
 
 
 def ranked(
-    stats: Iterable[ConfigurationStats], metric: str, direction: str, *, most: int
+    stats: Iterable[ConfigurationStats], objectives: Mapping[str, Objective], *, most: int
 ) -> list[ConfigurationStats]:
-    """The best configurations by the mean of ``metric``, best first; those without a number are left out."""
-    scored = [(mean, one) for one in stats if (mean := one.mean(metric)) is not None]
-    scored.sort(key=lambda pair: (pair[0] if direction == "min" else -pair[0], pair[1].config_id))
+    """The best configurations by the means of their runs, best first; those that lack a number are left out.
+
+    By the first objective or, if they have weights, by the weighted sum of all: see ``Experiment.best``.
+    """
+    shares = weights(objectives)
+    counting = dict(objectives if shares is not None else list(objectives.items())[:1])
+    scored = [(losses, one) for one in stats if (losses := _losses(one, counting)) is not None]
+    if not scored:
+        return []
+    scaled, shares = scale(losses for losses, _ in scored), shares or (1.0,)
+    scored.sort(key=lambda pair: (weighted(scaled(pair[0]), shares), pair[1].config_id))
     return [one for _, one in scored[:most]]
+
+
+def _losses(one: ConfigurationStats, objectives: Mapping[str, Objective]) -> tuple[float, ...] | None:
+    means = [(one.mean(metric), objective.direction) for metric, objective in objectives.items()]
+    losses = [mean if direction == "min" else -mean for mean, direction in means if mean is not None]
+    return tuple(losses) if len(losses) == len(means) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import deque
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from windtunnel.cli.logs import set_up_logging
 from windtunnel.cli.program import program
 from windtunnel.cli.ranking import ConfigurationStats, ranked
 from windtunnel.cli.words import plain
-from windtunnel.errors import StorageUnavailable
+from windtunnel.errors import NotFound
 from windtunnel.model import TrialRecord
+from windtunnel.objectives import Objective, weights
 from windtunnel.storage import Experiment, ExperimentSummary, open_storage
 
 __all__ = [
@@ -119,9 +121,8 @@ async def _described(experiment_id: str, storage: str, newest: int) -> Renderabl
     parts: list[RenderableType] = [head]
     if best is not None:
         parts += [Text(), tables.best_block(best, stats.get(best.config_id), objectives)]
-        metric, direction = next(iter(objectives.items()))
-        first = ranked(stats.values(), metric, direction, most=_BEST)
-        by = f" by {plain(metric)}" if len(objectives) > 1 else ""
+        first = ranked(stats.values(), experiment.objectives, most=_BEST)
+        by = _by(experiment.objectives)
         parts += [Text(f"\nbest {len(first)} of {len(stats)} configurations{by}", style="bold")]
         parts += [tables.ranking(first, objectives)]
         if len(objectives) > 1:
@@ -133,6 +134,14 @@ async def _described(experiment_id: str, storage: str, newest: int) -> Renderabl
     if failure is not None:
         parts += [tables.failure_block(failure)]
     return Group(*parts)
+
+
+def _by(objectives: Mapping[str, Objective]) -> str:
+    """What configurations are ranked by, where that is a question."""
+    if len(objectives) == 1:
+        return ""
+    first = plain(next(iter(objectives)))
+    return f" by {first}" if weights(objectives) is None else " by the weighted sum of all objectives"
 
 
 def show_command(experiment_id: str, storage: str) -> str:
@@ -157,7 +166,7 @@ def is_gone(storage: str) -> bool:
 
 
 def check_exists(storage: str) -> None:
-    """:raises StorageUnavailable: if it is a file that does not exist; looking must not make one."""
+    """:raises NotFound: if it is a file that does not exist; looking must not make one."""
     try:
         url = make_url(storage)
     except (exc.ArgumentError, ValueError):
@@ -166,7 +175,5 @@ def check_exists(storage: str) -> None:
     if url.get_backend_name() != "sqlite" or name in ("", ":memory:") or name.startswith("file:"):
         return
     if not Path(name).exists():
-        raise StorageUnavailable(
-            f"there is no database {name!r}; name one with --storage sqlite:///PATH, "
-            "or make one with 'windtunnel run FILE'"
-        )
+        hint = "name one with --storage sqlite:///PATH, or make one with 'windtunnel run FILE'"
+        raise NotFound("database", name, hint=hint)

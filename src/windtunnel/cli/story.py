@@ -16,6 +16,7 @@ from windtunnel.cli.logs import set_up_logging
 from windtunnel.cli.stored import check_exists
 from windtunnel.cli.words import assignments, duration, plain
 from windtunnel.storage import Attempt, Story, open_storage
+from windtunnel.texts import many
 
 __all__ = ["show_trial"]
 
@@ -62,7 +63,7 @@ def _attempt_lines(attempt: Attempt) -> Iterator[str]:
         kind = "" if attempt.kind is None else f" ({attempt.kind.value})"
         took = "" if attempt.started is None else duration((attempt.ended - attempt.started).total_seconds())
         yield f"  {_moment(attempt.ended)}  {attempt.status.name.lower()}{kind} after {took}"
-    yield f"  {attempt.points} points of telemetry"
+    yield f"  {many(attempt.points, 'point')} of telemetry"
     if attempt.owner:
         yield f"  worker {plain(attempt.owner)}"
     for name, value in attempt.facts.items():

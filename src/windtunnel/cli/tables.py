@@ -15,6 +15,7 @@ from windtunnel.cli.ranking import ConfigurationStats
 from windtunnel.model import ParetoPoint, Status, TrialRecord
 from windtunnel.storage import ExperimentSummary
 from windtunnel.storage.reads import Counts
+from windtunnel.texts import many
 
 __all__ = [
     "best_block",
@@ -84,7 +85,7 @@ def counted(counts: Counts) -> str:
         "pending": counts.pending,
     }
     parts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
-    return f"{counts.total} {'trial' if counts.total == 1 else 'trials'}" + (f": {parts}" if parts else "")
+    return many(counts.total, "trial") + (f": {parts}" if parts else "")
 
 
 def best_block(

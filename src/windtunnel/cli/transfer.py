@@ -20,6 +20,7 @@ from windtunnel.cli.words import plain
 from windtunnel.storage.copying import copy_storage
 from windtunnel.storage.importing import import_mlos
 from windtunnel.storage.transfer import Progress, Transferred
+from windtunnel.texts import many
 
 __all__ = ["copy_experiments", "import_experiments"]
 
@@ -76,6 +77,6 @@ def _shown(console: Console) -> Iterator[Progress | None]:
 def _told(done: Transferred) -> str:
     updated = f", {done.updated} brought up to date" if done.updated else ""
     return (
-        f"{done.experiment_id}: {done.trials} trials, {done.new} of them new{updated}; "
+        f"{done.experiment_id}: {many(done.trials, 'trial')}, {done.new} of them new{updated}; "
         f"{done.points} new points of telemetry"
     )

@@ -73,7 +73,7 @@ def convert_tree(argv: Sequence[str], *, output: Path | None) -> int:
     home = None if output is None else output.absolute().parent
     tree = read_tree(argv, directory=Path.cwd(), home=home)
     text = to_yaml(tree)
-    _tell("note", tree.noted)
+    _tell("note", (*tree.noted, *tree.lacking))
     _tell("error", tree.refused)
     if output is None:
         sys.stdout.write(text)

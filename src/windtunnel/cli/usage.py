@@ -9,25 +9,18 @@ from typer.core import TyperGroup
 
 __all__ = ["Commands"]
 
-_KINDS = {"int": "an integer", "float": "a number", "bool": "true or false"}
-
 
 class Commands(TyperGroup):
-    """The commands, which say so in our words."""
+    """The commands, which say so in our words, not in those of the library that checks types."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except typer.BadParameter as exc:
-            exc.message = _plain(exc)
+            from pydantic import ValidationError  # it is loaded by now, unlike for --help
+
+            from windtunnel.options import mismatch
+
+            if isinstance(exc.__cause__, ValidationError):
+                exc.message = mismatch(exc.__cause__)
             raise
-
-
-def _plain(exc: typer.BadParameter) -> str:
-    """The message, unless it is the one of a library that checks types for whoever writes programs."""
-    cause: Any = exc.__cause__
-    if not hasattr(cause, "errors"):
-        return exc.message
-    first = cause.errors()[0]
-    kind = _KINDS.get(first["type"].partition("_")[0])
-    return exc.message if kind is None else f"expected {kind}, found {first['input']!r}"

@@ -24,7 +24,12 @@ __all__ = [
 
 OK, FAILED, MISUSED, INTERRUPTED, CUT = range(5)
 """The exit codes: fine, the experiment failed, the command or the configuration is wrong, interrupted and
-stopped in order, interrupted and the teardowns cut short."""
+stopped in order, interrupted and the teardowns cut short.
+
+What a command names and is not there (a file, a folder, a database, an experiment, a trial) makes the command
+wrong. What is there and cannot be used (a database that is locked or damaged, a server that does not answer)
+counts as a failure.
+"""
 
 _TOLERATED = 0.2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,15 +150,10 @@ def _own(described: object, path: _Steps, find: Callable[[str], Any], common: tu
     try:
         cls = find(name)
     except ConfigError as exc:
-        raise (exc.within(*path) if isinstance(described, Mapping) else _at(exc, path)) from exc.__cause__
+        raise exc.within(*path) from exc.__cause__
     if isinstance(described, Mapping):
         own = {key: value for key, value in described.items() if key not in ("name", *common)}
         parse_options(cls.options_class, own, path=path)
-
-
-def _at(error: ConfigError, path: _Steps) -> ConfigError:
-    error.path = path
-    return error
 
 
 def _tunables(data: Mapping[str, Any]) -> _Attempts:
@@ -199,20 +194,41 @@ def _scripts(loaded: LoadedConfig) -> Iterator[ConfigError]:
     whole = {"class": loaded.config.environment.class_name, "config": loaded.config.environment.config}
     directory = loaded.origin.directory
     for described, path in _tree(whole, ("environment",)):
-        cls = environment_class(described["class"])
+        cls, config = environment_class(described["class"]), described.get("config", {})
         if issubclass(cls, LocalEnv | LocalFileShareEnv):
-            yield from _lines(described.get("config", {}), (*path, "config"), directory)
+            yield from _lines(config, (*path, "config"), directory, _exported(whole, path, loaded.globals))
         elif issubclass(cls, RemoteEnv):
-            yield from _uploads(described.get("config", {}), (*path, "config"), directory)
+            yield from _uploads(config, (*path, "config"), directory)
 
 
-def _lines(config: Mapping[str, Any], path: _Steps, directory: Path) -> Iterator[ConfigError]:
-    for step in ("setup", "run", "abort", "teardown"):
-        written = config.get(step, [])
-        for index, line in enumerate(written if isinstance(written, list | tuple) else [written]):
+def _exported(root: Mapping[str, Any], path: _Steps, globals: Mapping[str, object]) -> dict[str, str]:  # noqa: A002 - as everywhere
+    """What the scripts of the environment at ``path`` find in variables, as far as it is always the same."""
+    known, here = dict(globals), {"environment": root}
+    described: Any = here
+    for step in path:
+        described = described[step]
+        if isinstance(described, Mapping) and isinstance(described.get("config"), Mapping):
+            known |= described["config"].get("const_args", {})
+    asked = described.get("config", {}).get("shell_env_params", ())
+    texts = {name: value for name in asked if isinstance(value := known.get(name), str)}
+    return {**texts, "HOME": str(Path.home())}
+
+
+def _lines(
+    config: Mapping[str, Any], path: _Steps, directory: Path, names: Mapping[str, str]
+) -> Iterator[ConfigError]:
+    steps = {step: config.get(step, []) for step in ("setup", "run", "abort", "teardown")}
+    others = [line for written in steps.values() for line in _listed(written)]
+    others += [str(config.get(option, "")) for option in ("upload", "download")]
+    for step, written in steps.items():
+        for index, line in enumerate(_listed(written)):
             place = (*path, step) if isinstance(written, str) else (*path, step, index)
-            for problem in broken_files(line, directory):
+            for problem in broken_files(line, directory, names=names, others=others):
                 yield ConfigError(problem, path=place)
+
+
+def _listed(written: str | Sequence[str]) -> Sequence[str]:
+    return [written] if isinstance(written, str) else written
 
 
 def _uploads(config: Mapping[str, Any], path: _Steps, directory: Path) -> Iterator[ConfigError]:

@@ -36,10 +36,21 @@ class Document:
         """The same error, naming the file, line and column of its path; one that has a file keeps it."""
         for mistake in error.all:
             if mistake.source is None:
+                mistake.path = self._written(mistake.path)
                 place = self.places().find(mistake.path)
                 mistake.source = place.source or self.source
                 mistake.line, mistake.column = place.line, place.column
         return error
+
+    def _written(self, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        """``path`` as far as it can be followed: a single value may stand where a mapping could."""
+        here: Any = self.data
+        for depth, step in enumerate(path):
+            inside: Any = dict(enumerate(here)) if isinstance(here, list) else here
+            if not isinstance(inside, Mapping):
+                return path[:depth]
+            here = inside.get(step, {})
+        return path
 
 
 def read_document(path: str | PathLike[str]) -> Document:
@@ -76,7 +87,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError("no such file") from None
+        raise ConfigError("there is no such file") from None
     except IsADirectoryError:
         raise ConfigError(
             f"expected a file, found a directory; name one of the {'|'.join(FORMATS)} files in it"

@@ -44,8 +44,12 @@ def read_with_includes(
     :param globals_files: each holds names and values; the later one wins.
     :raises ConfigError: with file, line and column, if one of them cannot be used.
     """
+    folders = tuple(Path(folder).absolute() for folder in config_path)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {str(folder)!r}", path=(_CONFIG_PATH,))
     document = read_document(path)
-    reader = _Reader(names, tuple(Path(folder).absolute() for folder in config_path))
+    reader = _Reader(names, folders)
     extra = [read_document(file) for file in globals_files]
     if not extra and not _mentions(document.data):
         return document

@@ -22,6 +22,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.options import REFERENCE, Count, Options, parse_options, shown
 from windtunnel.scheduling.slots import Host
 from windtunnel.services.ssh.options import HostOpsOptions, SshOptions
+from windtunnel.texts import unreadable
 
 __all__ = ["HostConfig", "HostsConfig", "find_hosts"]
 
@@ -215,8 +216,7 @@ def _imported(config: _Import, directory: Path) -> list[_Found]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the inventory {str(path)!r}: {reason}", path=("hosts",)) from None
+        raise ConfigError(unreadable(path, exc, "inventory"), path=("hosts",)) from None
     everywhere = _connection(config, directory)
     try:
         found = [

@@ -12,6 +12,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.options import ONE_OR_MORE, Count, Options
 from windtunnel.scheduling.requests import MOST_ROLES, Request, Role, shortage
 from windtunnel.scheduling.slots import Host
+from windtunnel.texts import many
 
 __all__ = ["HostsPerTrial", "Labels", "RoleConfig", "as_request", "check_hosts"]
 
@@ -67,7 +68,7 @@ def check_hosts(request: Request, hosts: Sequence[Host]) -> None:
     needed = sum(role.count for role in roles)
     kinds = [" and ".join(sorted(role.labels)) for role in roles]
     which = f" labelled {' or '.join(dict.fromkeys(kinds))}" if all(kinds) else ""
-    message = f"expected {needed} hosts{which}"
+    message = f"expected {many(needed, 'host')}{which}"
     if len(names) == 1:
         raise ConfigError(f"{message}, found {found} among hosts", path=("hosts_per_trial", *names))
     together = f"{message} for {' and '.join(names)} together"

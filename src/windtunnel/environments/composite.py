@@ -79,13 +79,19 @@ class CompositeEnv(Environment):
         super().__init__(
             name=name, config=config, global_config=global_config, tunables=tunables, service=service
         )
+        mistakes: list[ConfigError] = []
         for index, child in enumerate(self.options.children):
             try:
                 made = self._made(child)
             except ConfigError as exc:
-                raise exc.within("config", "children", index) from exc.__cause__
+                mistakes.append(exc.within("config", "children", index))
+                # What the others would have had of it is no mistake of theirs.
+                self._params = {**child.config.get("const_args", {}), **self._params}
+                continue
             self._children.append(made)
             self._params = {**made.parameters, **self._params}
+        if mistakes:
+            raise ConfigError.of(mistakes) from mistakes[0].__cause__
         self._tunables = self._selected(tunables or TunableGroups({}))
 
     def _made(self, child: ChildOptions) -> Environment:

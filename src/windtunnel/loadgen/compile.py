@@ -29,6 +29,7 @@ from windtunnel.loadgen.http import HttpClient, Origin
 from windtunnel.loadgen.plan import LoadPlan, ScenarioPlan, StepPlan
 from windtunnel.loadgen.recorder import Recorder
 from windtunnel.options import REFERENCE, as_text, expand, nearest, shown
+from windtunnel.texts import unreadable
 
 __all__ = ["Part", "client_of", "named", "resource_of", "schedule"]
 
@@ -215,7 +216,7 @@ def _lines(path: Path, where: tuple[str, ...]) -> list[str]:
             raise ConfigError(f"expected at most {_MOST_DATA >> 20} MiB in {str(path)!r}", path=where)
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"cannot read {str(path)!r}: {exc}", path=where) from None
+        raise ConfigError(unreadable(path, exc), path=where) from None
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -37,6 +37,15 @@ class Offer(NamedTuple):
         """What it needs that is not installed."""
         return [module for module in self.needs if find_spec(module) is None]
 
+    def lack(self, name: str) -> str | None:
+        """What has to be installed before there is an optimizer called ``name``; None if nothing."""
+        if not self.missing:
+            return None
+        return (
+            f"optimizer {name!r} needs {' and '.join(self.missing)}, which is not installed; "
+            f"install it with: pip install 'windtunnel[{self.extra}]'"
+        )
+
     def find(self) -> type[Optimizer] | None:
         """The class; None if its module needs something that is not installed."""
         module_name, _, class_name = f"{__package__}.{self.place}".rpartition(".")
@@ -72,12 +81,8 @@ def optimizer_class(name: str) -> type[Optimizer]:
     """
     place = name
     if (offer := OPTIMIZERS.get(name)) is not None:
-        if offer.missing:
-            raise ConfigError(
-                f"optimizer {name!r} needs {' and '.join(offer.missing)}, which is not installed; "
-                f"install it with: pip install 'windtunnel[{offer.extra}]'",
-                path=("name",),
-            )
+        if (lack := offer.lack(name)) is not None:
+            raise ConfigError(lack, path=("name",))
         place = f"{__package__}.{offer.place}"
     module_name, _, class_name = place.rpartition(".")
     if not module_name:

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 from sqlalchemy import Connection, insert, select, tuple_
 
-from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound, StorageUnavailable
+from windtunnel.errors import ConfigError, ExperimentMismatch, NotFound
 from windtunnel.model import Direction
 from windtunnel.objectives import directions, parse_objectives
 from windtunnel.storage.database import Database
@@ -94,7 +94,7 @@ def _check_ends(source: Target, target: Target) -> None:
     if source.backend == "sqlite":
         file = Path(source.url.database or MEMORY)
         if not file.exists():
-            raise StorageUnavailable(f"there is no database {source.place} to copy from; check its path")
+            raise NotFound("database", source.place, hint="check the path to copy from")
         same = target.backend == "sqlite" and file.resolve() == Path(target.url.database or MEMORY).resolve()
     else:
         same = source.url == target.url

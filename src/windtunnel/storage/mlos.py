@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.pool import NullPool
 
-from windtunnel.errors import NotFound, SchemaMismatch, StorageUnavailable
+from windtunnel.errors import NotFound, SchemaMismatch
 from windtunnel.storage import values
 from windtunnel.storage.database import open_database
 from windtunnel.storage.errors import mapped_errors
@@ -111,7 +111,7 @@ async def _open_file(target: Target) -> AsyncIterator[Reader]:
 def _read_only(target: Target) -> Engine:
     path = Path(target.url.database or MEMORY).absolute()
     if not path.is_file():
-        raise StorageUnavailable(f"there is no database {target.place} to import from; check its path")
+        raise NotFound("database", target.place, hint="check the path to import from")
     return create_engine(
         "sqlite://",
         creator=lambda: sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False),

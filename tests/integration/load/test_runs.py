@@ -159,7 +159,7 @@ async def test_cancelled_run_leaves_no_generator(server: Server) -> None:
     ("options", "error", "message"),
     [
         ({"url": "http://127.0.0.1:1/", "rate": 5}, LoadFailed, "127.0.0.1:1: connection refused"),
-        ({"url": "http://127.0.0.1:1/", "rate": 5, "data": "no.csv"}, ConfigError, "cannot read"),
+        ({"url": "http://127.0.0.1:1/", "rate": 5, "data": "no.csv"}, ConfigError, "there is no file"),
         ({"url": "http://192.0.2.1/", "rate": 5}, ConfigError, "--yes"),
         ({"url": "http://127.0.0.1:1/", "users": 3_000_000, "confirmed": True}, ConfigError, "open files"),
     ],

@@ -122,4 +122,4 @@ def test_hosts_that_are_all_fit_are_a_table(server: Server, tmp_path: Path) -> N
     assert " ok " in row
     assert " ms " in row
     assert row.rstrip().endswith("pinned")
-    assert "1 of 1 hosts can be used" in done.stdout
+    assert "1 of 1 host can be used" in done.stdout

@@ -10,6 +10,7 @@ from windtunnel.config.mlos.nodes import Node, made
 from windtunnel.config.mlos.remarks import Remarks
 from windtunnel.config.mlos.search import SearchPath
 from windtunnel.config.mlos.tunables import Space, in_our_form, included
+from windtunnel.optimizers.registry import OPTIMIZERS
 from windtunnel.options import nearest
 
 __all__ = ["Proposals", "proposals"]
@@ -111,7 +112,10 @@ def _engine(cls: Node, kind: Node | None, remarks: Remarks) -> str:
         wanted = "FLAML" if kind is None else kind.text
         if wanted not in _ENGINES:
             remarks.refuse(kind or cls, f"no optimizer_type {wanted!r}{nearest(wanted, _ENGINES)}")
-        return _ENGINES.get(wanted, "random")
+        engine = _ENGINES.get(wanted, "random")
+        if (lack := OPTIMIZERS[engine].lack(engine)) is not None:
+            remarks.lack(kind or cls, lack)
+        return engine
     if name not in _CLASSES and cls.text.startswith("mlos_bench."):
         remarks.refuse(cls, f"no such optimizer {name!r}{nearest(name, _CLASSES)}")
     return _CLASSES.get(name, cls.text)

@@ -16,14 +16,20 @@ class Remarks:
 
     :ivar refused: cannot be honoured; the tree is not run.
     :ivar noted: is done otherwise.
+    :ivar lacking: can be honoured only where something is installed that is not installed here.
     """
 
     refused: list[ConfigError] = field(default_factory=list)
     noted: list[ConfigError] = field(default_factory=list)
+    lacking: list[ConfigError] = field(default_factory=list)
 
     def refuse(self, node: Node, message: str) -> None:
         """What was written here cannot be honoured."""
         _add(self.refused, node.error(message))
+
+    def lack(self, node: Node, message: str) -> None:
+        """What was written here needs something that is not installed."""
+        _add(self.lacking, node.error(message))
 
     def note(self, node: Node, message: str) -> None:
         """What was written here is done otherwise. A message that was noted before is not noted again."""

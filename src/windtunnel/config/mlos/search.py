@@ -9,6 +9,7 @@ from pathlib import Path
 from windtunnel.config.mlos.builtin import BUILTIN
 from windtunnel.config.mlos.nodes import Node, parse
 from windtunnel.options import nearest
+from windtunnel.texts import unreadable
 
 __all__ = ["SearchPath"]
 
@@ -69,7 +70,8 @@ class SearchPath:
         looked = ", ".join(self.shown(folder) for folder in self.folders)
         similar = {self.shown_below(path) for path in self._siblings(text)}
         hint = nearest(text, similar) if similar else ""
-        return f"no file {text!r} in {looked}{hint if 'did you mean' in hint else ''}; see --config_path"
+        meant = hint if "did you mean" in hint else ""
+        return f"there is no file {text!r} in {looked}{meant}; see --config_path"
 
     def shown_below(self, path: Path) -> str:
         """A path relative to the folder of the search path it is in."""
@@ -101,8 +103,7 @@ def _read(path: Path, named: Node) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise named.error(f"cannot read {str(path)!r}: {reason}") from None
+        raise named.error(unreadable(path, exc)) from None
 
 
 def _without_schema(node: Node) -> Node:

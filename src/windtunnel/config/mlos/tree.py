@@ -41,6 +41,7 @@ class Tree:
     :ivar database: where it is stored; the description itself has a variable instead of the password.
     :ivar refused: what cannot be honoured; with any of it, nothing is run.
     :ivar noted: what is done otherwise.
+    :ivar lacking: what has to be installed before it is run.
     :ivar config_id: a stored configuration to be run first; None if there is none.
     :ivar log_level: name or number of a level; None if none is asked for.
     :ivar only_schema: nothing is run, the database is made or brought up to date.
@@ -51,6 +52,7 @@ class Tree:
     database: Database
     refused: tuple[ConfigError, ...]
     noted: tuple[ConfigError, ...]
+    lacking: tuple[ConfigError, ...] = ()
     config_id: int | None = None
     log_level: str | None = None
     log_file: Path | None = None
@@ -61,8 +63,8 @@ class Tree:
 
         :raises ConfigError: with file and line, if something is refused or wrong.
         """
-        if self.refused:
-            raise ConfigError.of(self.refused)
+        if self.refused or self.lacking:
+            raise ConfigError.of((*self.refused, *self.lacking))
         origin = Origin(
             data=self.document.data,
             directory=self.home,
@@ -125,6 +127,7 @@ class _Reader:
             database=stored,
             refused=tuple(self._remarks.refused),
             noted=tuple(self._remarks.noted),
+            lacking=tuple(self._remarks.lacking),
             config_id=_above(scheduling.get("config_id"), 0),
             log_level=None if level is None else str(level.value),
             log_file=None if file is None else self._search.directory / file.text,

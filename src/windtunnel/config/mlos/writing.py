@@ -32,6 +32,7 @@ def _header(tree: Tree) -> Iterator[str]:
     yield f"Converted from {tree.document.source}."
     yield from _list("CANNOT BE HONOURED, and is missing here:", tree.refused)
     yield from _list("Done otherwise:", tree.noted)
+    yield from _list("To be installed where it is run:", tree.lacking)
     if (variable := tree.database.variable) is not None:
         yield f"The password of the database, URL-encoded, is taken from the environment variable {variable}."
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
+from windtunnel.texts import many
+
 __all__ = ["FailureBudget", "Tally", "exceeded", "time_left"]
 
 
@@ -46,22 +48,18 @@ def exceeded(budget: FailureBudget, tally: Tally) -> str | None:
     ran = tally.finished - broken
     if budget.setup is not None and broken > budget.setup:
         return (
-            f"{_trials(broken)} failed in set-up or by the host, more than the allowed {budget.setup}; "
+            f"{many(broken, 'trial')} failed in set-up or by the host, more than the allowed {budget.setup}; "
             "mend the environment or the hosts, or allow more"
         )
     if budget.most is not None and failed > budget.most:
-        return f"{_trials(failed)} failed, more than the allowed {budget.most}; {_ADVICE}"
+        return f"{many(failed, 'trial')} failed, more than the allowed {budget.most}; {_ADVICE}"
     if budget.share is not None and ran >= max(budget.least, 1) and failed / ran > budget.share:
-        found = f"{failed} of {_trials(ran)} failed"
+        found = f"{failed} of {many(ran, 'trial')} failed"
         return f"{found}, more than the allowed share of {budget.share:g}; {_ADVICE}"
     return None
 
 
 _ADVICE = "see what they printed, or allow more failures"
-
-
-def _trials(count: int) -> str:
-    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def time_left(budget: timedelta | None, elapsed_s: float) -> float:
