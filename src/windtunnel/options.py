@@ -50,8 +50,9 @@ O = TypeVar("O", bound="Options")  # noqa: E741
 class Options(BaseModel):
     """Base of all option classes: immutable, unknown keys refused."""
 
+    # What checks them is made when they are first used: a command uses few of the classes that it loads.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False, defer_build=True
     )
 
     short_form: ClassVar[JsonSchemaValue | None] = None

@@ -1,10 +1,8 @@
 """Trials, leases, telemetry and outcomes in a database."""
 
 from windtunnel.storage.analysis import ResultRow, TelemetryRow
-from windtunnel.storage.copying import copy_storage
 from windtunnel.storage.experiment import Experiment
 from windtunnel.storage.groups import ConfigGroup
-from windtunnel.storage.importing import import_mlos
 from windtunnel.storage.merging import MergedData, MergedExperiment
 from windtunnel.storage.pulse import Beat, Pulse
 from windtunnel.storage.requests import INTERRUPTED
@@ -12,7 +10,6 @@ from windtunnel.storage.runs import ScoredRun
 from windtunnel.storage.storage import ExperimentSummary, Storage, open_storage, upgrade_storage
 from windtunnel.storage.stories import Attempt, Story
 from windtunnel.storage.tradeoffs import HypervolumePoint
-from windtunnel.storage.transfer import Transferred
 
 __all__ = [
     "INTERRUPTED",
@@ -30,9 +27,6 @@ __all__ = [
     "Storage",
     "Story",
     "TelemetryRow",
-    "Transferred",
-    "copy_storage",
-    "import_mlos",
     "open_storage",
     "upgrade_storage",
 ]
