@@ -24,6 +24,8 @@ def to_number(value: object, kind: str) -> int | float:
     """
     if type(value) is int and kind == "int":
         return value
+    if type(value) is float and kind == "float" and math.isfinite(value):
+        return value + 0.0  # -0.0 becomes 0.0: equal values must have equal digests
     if isinstance(value, str):
         value = _parsed(value)
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -37,7 +39,7 @@ def to_number(value: object, kind: str) -> int | float:
     if not math.isfinite(number):
         raise ValueError("is not a finite number")
     if kind == "float":
-        return number + 0.0  # -0.0 becomes 0.0: equal values must have equal digests
+        return number + 0.0
     whole = int(number)
     if whole != value:
         raise ValueError("would lose precision as an int")

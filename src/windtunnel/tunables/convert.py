@@ -25,7 +25,7 @@ from windtunnel.tunables.tunable import Tunable, TunableValue
 if TYPE_CHECKING:
     import random
 
-__all__ = ["from_unit", "grid_values", "place_of", "sample", "to_unit", "value_at"]
+__all__ = ["from_unit", "grid_values", "has_weight", "place_of", "sample", "to_unit", "value_at"]
 
 T = TypeVar("T")
 
@@ -97,6 +97,8 @@ def place_of(tunable: Tunable, value: TunableValue) -> float:
     if isinstance(value, str):
         index, edges = tunable.values.index(value), _category_edges(tunable)
         return (edges[index] + edges[index + 1]) / 2
+    if not tunable.special:
+        return _position(tunable, value)
     edges = _special_edges(tunable)
     if tunable.is_special(value):
         index = tunable.special.index(value)
@@ -113,6 +115,15 @@ def value_at(tunable: Tunable, place: float) -> TunableValue:
         return tunable.special[special]
     start = _special_edges(tunable)[-1]
     return _in_range(tunable, (place - start) / (1 - start))
+
+
+def has_weight(tunable: Tunable, value: TunableValue) -> bool:
+    """Whether a value may be proposed. One of weight 0 is allowed, but has no place on the axis."""
+    if isinstance(value, str):
+        return not tunable.values_weights or tunable.values_weights[tunable.values.index(value)] > 0
+    if tunable.is_special(value):
+        return not tunable.special_weights or tunable.special_weights[tunable.special.index(value)] > 0
+    return tunable.range_weight != 0
 
 
 def _category_edges(tunable: Tunable) -> list[float]:

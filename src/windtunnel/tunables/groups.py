@@ -72,7 +72,7 @@ class TunableGroups(Mapping[str, TunableValue]):
         )
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return hash(tuple([self._values[position] for position in self._definition.canonical]))
 
     def __repr__(self) -> str:
         groups = (
@@ -138,10 +138,11 @@ class TunableGroups(Mapping[str, TunableValue]):
     @property
     def active(self) -> frozenset[str]:
         """The tunables whose conditions are met; the others have their defaults and no effect."""
+        inactive = self._definition.inactive(self._values)
+        if not inactive:
+            return self._definition.names
         names = list(self._definition.positions)
-        return self._definition.names.difference(
-            names[position] for position in self._definition.inactive(self._values)
-        )
+        return self._definition.names.difference(names[position] for position in inactive)
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
