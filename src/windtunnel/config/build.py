@@ -26,7 +26,7 @@ from windtunnel.pruners import Pruner, Pruners, make_pruner
 from windtunnel.scheduling import Scheduler
 from windtunnel.scheduling.facts import gather
 from windtunnel.scheduling.hosts import MakeEnvironment, MakePlaced, SlotPool
-from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry
+from windtunnel.scheduling.policy import AdaptiveRepeats, FailureBudget, Retry, configurations_tried
 from windtunnel.storage import Experiment, Storage, open_storage
 
 __all__ = ["Assembly", "Parts", "assemble", "make_parts"]
@@ -252,6 +252,7 @@ def _optimizer_maker(loaded: LoadedConfig) -> Callable[[int], Optimizer]:
                 start_with_defaults=described.start_with_defaults,
                 start_with=described.start_with,
                 asked=asked,
+                planned=configurations_tried(config.trials, config.repeats),
                 options=described.options,
                 adapter=described.adapter,
             )

@@ -199,6 +199,7 @@ class LlamaTune(Optimizer):
                 seed=self.seed,
                 start_with_defaults=False,
                 asked=max(0, self.asked - len(self.first)),
+                planned=self.planned,
             )
         )
         self._points: dict[TunableGroups, list[TunableGroups]] = {}

@@ -25,6 +25,7 @@ class Given(TypedDict, total=False):
     start_with_defaults: NotRequired[bool]
     start_with: NotRequired[Sequence[Mapping[str, Any]]]
     asked: NotRequired[int]
+    planned: NotRequired[int | None]
 
 
 class Optimizer(ABC):
@@ -40,6 +41,7 @@ class Optimizer(ABC):
     :param start_with: then propose these; tunables that one does not name have their defaults.
     :param asked: how many configurations earlier sessions of the same experiment took; suggestions go on from
         there, as if the experiment had never stopped.
+    :param planned: how many configurations there are to be in all; default not known.
     :raises TunableError: if one of ``start_with`` is not a configuration of the space.
     """
 
@@ -64,6 +66,7 @@ class Optimizer(ABC):
         start_with_defaults: bool = True,
         start_with: Sequence[Mapping[str, Any]] = (),
         asked: int = 0,
+        planned: int | None = None,
     ) -> None:
         self.tunables = tunables
         self.objectives = dict(objectives)
@@ -71,6 +74,7 @@ class Optimizer(ABC):
         defaults = tunables.defaults()
         wished = [defaults] if start_with_defaults else []
         self.first = tuple(dict.fromkeys([*wished, *(defaults.choose(values) for values in start_with)]))
+        self.planned = planned
         self._asked = asked
         self._told: set[int] = set()
 

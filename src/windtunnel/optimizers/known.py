@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from windtunnel.errors import TunableError
 from windtunnel.model import History, Status
 from windtunnel.objectives import Objective
 from windtunnel.tunables import Tunable, TunableGroups
-from windtunnel.tunables.convert import sample
+from windtunnel.tunables.convert import has_weight, sample
 
-__all__ = ["Known", "Outcome"]
+__all__ = ["ATTEMPTS", "Known", "Outcome", "is_continuous", "new_ones"]
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS = 10
-"""Proposals of an engine that may be known or infeasible, before chance takes its place."""
+ATTEMPTS = 10
+"""How often an engine that thinks for milliseconds is asked for something new."""
 _DRAWS = 100
 """Draws by chance that may be known, before one is repeated."""
 
@@ -49,6 +49,9 @@ class Known:
         self._seed = seed
         self._seen: set[TunableGroups] = set()
         self._size = math.prod(map(_values_of, space.tunables.values()))
+        self._weighted = {
+            name: one for name, one in space.tunables.items() if one.values_weights or one.special_weights
+        }
         self._dropped = 0
 
     def __len__(self) -> int:
@@ -76,7 +79,9 @@ class Known:
                 extra={"action": "trials_dropped"},
             )
 
-    def new(self, index: int, propose: Callable[[int], TunableGroups | None]) -> TunableGroups:
+    def new(
+        self, index: int, propose: Callable[[int], TunableGroups | None], attempts: int = ATTEMPTS
+    ) -> TunableGroups:
         """A proposal that is feasible and was not known before; it is known now.
 
         An engine that finds none is helped out by chance. A configuration is repeated only if chance does not
@@ -84,12 +89,13 @@ class Known:
 
         :param index: of the suggestion.
         :param propose: what the engine gives at its first, second, … attempt; None if it gives nothing.
+        :param attempts: proposals that may be known or infeasible, before chance takes the engine's place.
         :raises OptimizerError: if nothing is found that keeps the constraints.
         """
         found: TunableGroups | None = None
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(attempts):
             proposed = propose(attempt)
-            if proposed is not None and proposed.is_feasible:
+            if proposed is not None and proposed.is_feasible and self._has_weight(proposed):
                 found = proposed
                 if found not in self._seen:
                     break
@@ -108,8 +114,16 @@ class Known:
         """
         return sample(self._space, random.Random(f"{self._seed}:{index}:{attempt}"))  # noqa: S311
 
+    def _has_weight(self, configuration: TunableGroups) -> bool:
+        """Whether no value was chosen that has weight 0."""
+        return all(
+            has_weight(tunable, configuration[name])
+            for name, tunable in self._weighted.items()
+            if name in configuration.active
+        )
+
     def _by_chance(self, index: int, found: TunableGroups | None) -> TunableGroups:
-        drawn = (self.draw(index, attempt) for attempt in range(_ATTEMPTS, _ATTEMPTS + _DRAWS))
+        drawn = (self.draw(index, attempt) for attempt in range(ATTEMPTS, ATTEMPTS + _DRAWS))
         new = next((one for one in drawn if one not in self._seen), None)
         return new or found or self.draw(index)
 
@@ -125,8 +139,29 @@ class Known:
         return tuple(losses)
 
 
+def new_ones(drawn: Iterable[TunableGroups], known: Iterable[TunableGroups]) -> Iterator[TunableGroups]:
+    """What was not drawn before, nor is among ``known``; something again only if nothing new is found."""
+    seen, in_vain = set(known), 0
+    for one in drawn:
+        in_vain = in_vain + 1 if one in seen else 0
+        if in_vain in (0, _DRAWS):
+            in_vain = 0
+            seen.add(one)
+            yield one
+
+
+def is_continuous(space: TunableGroups) -> bool:
+    """Whether configurations drawn by chance are all different: a float makes them so."""
+    return any(
+        not (one.is_categorical or one.special or one.when) and one.cardinality is None
+        for one in space.tunables.values()
+    )
+
+
 def _values_of(tunable: Tunable) -> float:
     """How many values can be proposed for it."""
+    if tunable.is_categorical:
+        return sum(has_weight(tunable, value) for value in tunable.values)
     if tunable.cardinality is None:
         return math.inf
     return tunable.cardinality + sum(not tunable.in_range(value) for value in tunable.special)

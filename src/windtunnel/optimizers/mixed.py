@@ -87,6 +87,7 @@ class Mixed(Optimizer):
                 seed=self.seed + place,
                 start_with_defaults=False,
                 asked=asked,
+                planned=member.trials or self.planned,
                 options=member.model_extra,
                 adapter=member.adapter,
             )

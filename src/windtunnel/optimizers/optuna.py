@@ -11,7 +11,6 @@ proposed on its own, once the others have their values.
 
 from __future__ import annotations
 
-import copy
 import logging
 import random
 from abc import abstractmethod
@@ -27,7 +26,7 @@ from pydantic import Field
 
 from windtunnel.model import History, Status
 from windtunnel.optimizers.base import Given, Optimizer
-from windtunnel.optimizers.known import Known, Outcome
+from windtunnel.optimizers.known import ATTEMPTS, Known, Outcome
 from windtunnel.options import Count, Options
 from windtunnel.tunables import Tunable, TunableGroups, TunableValue
 from windtunnel.tunables.convert import place_of, value_at
@@ -59,10 +58,10 @@ class _Axis:
 
 
 class _Run(FrozenTrial):
-    """A trial that need not be copied all through to be kept apart: nobody changes it."""
+    """A trial that is made for the study, and need not be copied to belong to it."""
 
     def __deepcopy__(self, memo: object) -> _Run:
-        return copy.copy(self)
+        return self
 
 
 class _OptunaSearch(Optimizer):
@@ -75,6 +74,8 @@ class _OptunaSearch(Optimizer):
 
     knows_categories: ClassVar[bool] = True
     knows_several_objectives: ClassVar[bool] = True
+    attempts: ClassVar[int] = ATTEMPTS
+    """How often it is asked for a configuration that is new and feasible."""
     takes_notes: ClassVar[bool] = False
     """Whether the sampler writes into trials what it needs later: also those it did not propose need that."""
 
@@ -119,7 +120,7 @@ class _OptunaSearch(Optimizer):
             by_chance = self._completed < self._startup
             return self._known.draw(index, attempt) if by_chance else suggested
 
-        found = self._known.new(index, propose)
+        found = self._known.new(index, propose, self.attempts)
         self._write(trial, found)
         return found
 
@@ -285,6 +286,7 @@ class GP(_OptunaSearch):
     Optuna's ``GPSampler``. It needs PyTorch: the extra ``gp``.
     """
 
+    attempts: ClassVar[int] = 2  # it would think as long again, and mostly come to the same
     options_class: ClassVar[type[Options]] = _GPOptions
 
     def __init__(self, *, startup: int = 10, deterministic: bool = False, **given: Unpack[Given]) -> None:
@@ -324,8 +326,15 @@ class CMAES(_OptunaSearch):
         return CmaEsSampler(seed=seed, popsize=self._population, warn_independent_sampling=False)
 
 
+_GENERATIONS = 10
+_PLANNED = 160
+"""Configurations in all, where nobody says how many."""
+
+
 class _NSGA2Options(Options):
-    population: int = Field(default=16, ge=2, description="configurations per generation")
+    population: int | None = Field(
+        default=None, ge=2, description="configurations per generation; default a tenth of all, from 4 to 50"
+    )
 
 
 class NSGA2(_OptunaSearch):
@@ -333,14 +342,18 @@ class NSGA2(_OptunaSearch):
 
     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002; Optuna's
     ``NSGAIISampler``.
+
+    :param population: configurations per generation; default a tenth of those that are planned, so that there
+        are ten generations, but from 4 to 50. With fewer generations it finds no more than chance does.
     """
 
     takes_notes: ClassVar[bool] = True
     options_class: ClassVar[type[Options]] = _NSGA2Options
 
-    def __init__(self, *, population: int = 16, **given: Unpack[Given]) -> None:
-        super().__init__(startup=population, **given)
-        self._population = population
+    def __init__(self, *, population: int | None = None, **given: Unpack[Given]) -> None:
+        planned = given.get("planned") or _PLANNED
+        self.population = population or min(max(planned // _GENERATIONS, 4), 50)
+        super().__init__(startup=self.population, **given)
 
     def _sampler(self, seed: int) -> BaseSampler:
-        return NSGAIISampler(seed=seed, population_size=self._population)
+        return NSGAIISampler(seed=seed, population_size=self.population)

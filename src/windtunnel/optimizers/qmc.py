@@ -10,6 +10,7 @@ from pydantic import Field
 from scipy.stats.qmc import Halton, Sobol
 
 from windtunnel.optimizers.base import Given, Optimizer
+from windtunnel.optimizers.known import is_continuous, new_ones
 from windtunnel.options import Options
 from windtunnel.tunables import TunableGroups
 from windtunnel.tunables.convert import from_unit
@@ -30,7 +31,7 @@ class QuasiRandom(Optimizer):
     """Proposes the points of a low-discrepancy sequence: they cover the space more evenly than random ones.
 
     SciPy's ``qmc`` gives the sequences. The k-th suggestion depends on the seed and k alone; points that
-    violate constraints are skipped.
+    violate constraints are skipped, and those that stand for what was proposed before.
 
     :param sequence: ``sobol`` (Owen, "Scrambling Sobol' and Niederreiter-Xing Points", 1998) or ``halton``.
     :param scramble: whether the sequence is randomized by the seed.
@@ -51,7 +52,9 @@ class QuasiRandom(Optimizer):
         return list(islice(self._points, count))
 
     def _after(self, number: int) -> Iterator[TunableGroups]:
-        """The points without the first ``number`` of those that keep the constraints."""
+        """The points without the first ``number`` of those that count."""
+        if not is_continuous(self.tunables):
+            return islice(new_ones(self._feasible(), self.first), number, None)
         if self.tunables.constraints:
             return islice(self._feasible(), number, None)
         if number:

@@ -62,7 +62,7 @@ OPTIMIZERS: Mapping[str, Offer] = {
     "cmaes": Offer("optuna.CMAES", "many trials of ranges, one objective", "optuna", ("optuna", "cmaes")),
     "nsga2": Offer("optuna.NSGA2", "many trials, several objectives", "optuna", ("optuna",)),
     "smac": Offer("smac.SMAC", "some 100 dear trials, conditions, categories", "smac", ("smac",)),
-    "flaml": Offer("flaml.FLAML", "small steps from the defaults on", "flaml", ("flaml",)),
+    "flaml": Offer("flaml.FLAML", "small steps from the best that is known", "flaml", ("flaml",)),
     "qmc": Offer("qmc.QuasiRandom", "even coverage, without learning", "optuna", ("scipy",)),
     "random": Offer("random.RandomSearch", "a baseline; the default without Optuna"),
     "grid": Offer("grid.GridSearch", "all combinations of some values"),
@@ -112,6 +112,7 @@ def make_optimizer(
     start_with_defaults: bool = True,
     start_with: Sequence[Mapping[str, Any]] = (),
     asked: int = 0,
+    planned: int | None = None,
     options: Mapping[str, Any] | None = None,
     adapter: AdapterConfig | None = None,
 ) -> Optimizer:
@@ -131,6 +132,7 @@ def make_optimizer(
         start_with_defaults=start_with_defaults,
         start_with=start_with,
         asked=asked,
+        planned=planned,
     )
     if adapter is None:
         return cls(**given, **parsed)

@@ -21,7 +21,7 @@ from pydantic import Field
 from smac import HyperparameterOptimizationFacade, Scenario
 from smac.main.exceptions import ConfigurationSpaceExhaustedException
 from smac.model.random_forest import RandomForest
-from smac.runhistory import StatusType, TrialInfo, TrialValue
+from smac.runhistory import StatusType, TrialInfo, TrialKey, TrialValue
 from smac.runhistory.encoder import RunHistoryLogScaledEncoder
 
 from windtunnel.model import History, Status
@@ -52,6 +52,16 @@ _FOREST: dict[str, Any] = {
 """As SMAC's own facade has it, but for the leaves: room is made for as many as are allowed, in each tree."""
 
 
+class _OnlyResults(RunHistoryLogScaledEncoder):
+    """What the model learns from: costs, and no number in place of one."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario, considered_states=[StatusType.SUCCESS])
+
+    def _get_timeout_trials(self, budget_subset: list[Any] | None = None) -> dict[TrialKey, TrialValue]:
+        return {}  # it would enter them whatever states are considered
+
+
 class _SMACOptions(Options):
     startup: Count = Field(default=10, description="results of configurations by design before it models")
     retrain: Count = Field(default=4, description="suggestions that one model is good for")
@@ -62,9 +72,9 @@ class SMAC(Optimizer):
     """Bayesian optimization with random forests: for categories, conditions and up to some 1000 trials.
 
     Lindauer et al., "SMAC3: A Versatile Bayesian Optimization Package for Hyperparameter Optimization",
-    2022. A configuration has the mean of its runs. What failed, timed out or was aborted is told as
-    crashed, and is not part of the model; SMAC itself would enter a number. It learns from the first
-    objective.
+    2022. A configuration has the mean of its runs. What timed out is told as that, what failed or was
+    aborted as crashed, and neither is part of the model; SMAC itself would enter a number. It learns from the
+    first objective.
     """
 
     resumes: ClassVar[bool] = False
@@ -132,12 +142,8 @@ class SMAC(Optimizer):
             runs.append(outcome.losses[0])
         self._completed += succeeded
         self._begin(configuration)
-        value = (
-            TrialValue(cost=fmean(runs), status=StatusType.SUCCESS)
-            if runs
-            else TrialValue(cost=math.inf, status=StatusType.CRASHED)
-        )
-        self._facade.tell(self._under_way[configuration], value, save=False)
+        cost, status = (fmean(runs), StatusType.SUCCESS) if runs else (math.inf, _failure(outcome.status))
+        self._facade.tell(self._under_way[configuration], TrialValue(cost=cost, status=status), save=False)
 
     def _configuration(self, config: Configuration) -> TunableGroups:
         tunables = self.tunables.tunables
@@ -171,10 +177,14 @@ def _facade(
             acquisition_maximizer=facade.get_acquisition_maximizer(scenario, challengers=challengers),
             intensifier=facade.get_intensifier(scenario, max_config_calls=1),
             config_selector=facade.get_config_selector(scenario, retrain_after=retrain),
-            runhistory_encoder=RunHistoryLogScaledEncoder(scenario, considered_states=[StatusType.SUCCESS]),
+            runhistory_encoder=_OnlyResults(scenario),
             logging_level=False,
             overwrite=True,
         )
+
+
+def _failure(status: Status) -> StatusType:
+    return StatusType.TIMEOUT if status is Status.TIMED_OUT else StatusType.CRASHED
 
 
 def _config_space(tunables: TunableGroups, seed: int) -> ConfigurationSpace:

@@ -116,6 +116,7 @@ def best_of(problem: Problem, name: str, seed: int, *, trials: int = 50, at_once
         objectives=parse_objectives({"value": "min"}),
         seed=seed,
         start_with_defaults=False,
+        planned=trials,
     )
     values: list[float] = []
     under_way = optimizer.ask(min(at_once, trials))
