@@ -50,6 +50,9 @@ class OptimizerContract:
     budget: int = 40
     """Suggestions that a test takes at most; fewer for an engine that takes its time."""
 
+    results: int = 12
+    """How many there are when fifty in a row are asked for; fewer for one that takes longer with each."""
+
     @pytest.fixture
     def conditional(self) -> TunableGroups:
         """Tunables that depend on each other, and a constraint that one configuration in four keeps."""
@@ -157,14 +160,77 @@ class OptimizerContract:
 
     # What is under way, what failed, and going on after a stop
 
-    def test_configurations_that_are_under_way_are_not_proposed_again(
+    def test_fifty_in_a_row_are_fifty_configurations(
         self, make: OptimizerFactory, space: TunableGroups
     ) -> None:
         optimizer = make(tunables=space, objectives=OBJECTIVES, seed=5)
+        known = _told(optimizer, self.results)
+        asked = [one for _ in range(50) for one in optimizer.ask(1)]
+        assert len(set(known + asked)) == len(known + asked)
+        assert len(asked) == 50 or not optimizer.learns
+
+    @pytest.mark.parametrize("start_with_defaults", [True, False])
+    def test_fifty_in_a_row_are_fifty_configurations_of_sixty_four(
+        self, make: OptimizerFactory, start_with_defaults: bool
+    ) -> None:
+        few = TunableGroups(
+            {
+                "g": {
+                    "params": {
+                        "n": {"type": "int", "range": [1, 15], "special": [0], "default": 0},
+                        "k": {"type": "categorical", "values": list("abcd"), "default": "a"},
+                    }
+                }
+            }
+        )
+        optimizer = make(tunables=few, objectives=OBJECTIVES, seed=5, start_with_defaults=start_with_defaults)
+        asked = [one for _ in range(50) for one in optimizer.ask(1)]
+        assert len(set(asked)) == len(asked)
+        if not optimizer.learns:
+            resumed = make(
+                tunables=few,
+                objectives=OBJECTIVES,
+                seed=5,
+                start_with_defaults=start_with_defaults,
+                asked=20,
+            )
+            assert resumed.ask(30) == asked[20:]
+
+    def test_trials_may_end_in_any_order_and_be_told_one_by_one_or_together(
+        self, make: OptimizerFactory, space: TunableGroups
+    ) -> None:
+        together = make(tunables=space, objectives=OBJECTIVES, seed=5)
+        one_by_one = make(tunables=space, objectives=OBJECTIVES, seed=5)
+        asked = together.ask(14)
+        assert one_by_one.ask(14) == asked
+        ids, configs, scores, statuses = _results(asked)
+        together.tell(History(ids[::-1], configs[::-1], scores[::-1], statuses[::-1]))
+        for number in reversed(range(len(asked))):
+            one_by_one.tell(_results([asked[number]], first=number + 1))
+        assert together.ask(3) == one_by_one.ask(3)
+
+    def test_what_has_weight_0_is_not_proposed(self, make: OptimizerFactory) -> None:
+        params = {
+            "k": {
+                "type": "categorical",
+                "values": ["a", "b", "c"],
+                "values_weights": [1, 0, 1],
+                "default": "a",
+            },
+            "n": {
+                "type": "int",
+                "range": [1, 1000],
+                "special": [0, -1],
+                "special_weights": [1, 0],
+                "range_weight": 1,
+                "default": 0,
+            },
+        }
+        optimizer = make(tunables=TunableGroups({"g": {"params": params}}), objectives=OBJECTIVES, seed=5)
         self._skip_unless_it_learns(optimizer)
-        _told(optimizer, self.budget // 2)
-        asked = [one for _ in range(5) for one in optimizer.ask(self.budget // 5)]
-        assert len(set(asked)) == len(asked) == self.budget // 5 * 5
+        given = _told(optimizer, self.budget)
+        assert {one["k"] for one in given} == {"a", "c"}
+        assert -1 not in {one["n"] for one in given}
 
     def test_what_an_earlier_session_left_under_way_is_not_proposed_again(
         self, make: OptimizerFactory, space: TunableGroups
