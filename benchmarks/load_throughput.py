@@ -4,6 +4,7 @@ Closed loop with 32 connections to nginx, which serves 128 bytes from a core of 
 other. In the same run:
 
 * wrk with one thread: at least 0.7 of its requests
+* Locust with one process, where it is installed: at least 5 times its requests
 * the bare client: a protocol and httptools on uvloop that counts answers and notes nothing else. Recording,
   checks and telemetry: at most 15 % on top of it, by the processor time of a request
 """
@@ -16,6 +17,8 @@ import re
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
+from pathlib import Path
 from typing import cast
 
 from _load import loaded, nginx, program
@@ -76,6 +79,15 @@ def _run_wrk(url: str, seconds: float) -> float:
     return float(found[1])
 
 
+def _run_locust(url: str, seconds: float) -> float:
+    command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("_peer_locust.py"))]
+    command += ["--headless", "--json", "-u", str(CONNECTIONS), "-r", str(CONNECTIONS)]
+    command += ["-t", f"{seconds:.0f}s", "-H", url.removesuffix("/index.html")]
+    text = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    (page,) = json.loads(text)
+    return page["num_requests"] / (page["last_request_timestamp"] - page["start_time"])  # type: ignore[no-any-return]
+
+
 def main() -> int:
     options = parser(__doc__, peers=False)
     options.add_argument("--seconds", type=float, default=4.0, metavar="N", help="of each (default 4)")
@@ -85,9 +97,12 @@ def main() -> int:
     bare: list[float] = []
     cost: list[float] = []
     bare_cost: list[float] = []
+    locust: list[float] = []
     with nginx() as server:
         for _ in range(given.runs):
             wrk.append(_run_wrk(server.url, given.seconds))
+            if find_spec("locust") is not None:
+                locust.append(_run_locust(server.url, given.seconds))
             rate, each_us = _run_bare(18_732, given.seconds)
             bare.append(rate)
             bare_cost.append(each_us)
@@ -104,6 +119,10 @@ def main() -> int:
         "cost": Figure(unit="µs of a core a request", runs=cost),
         "notes": Figure(unit="% over the bare client", runs=added, bar=("at most", 15)),
     }
+    if locust:
+        times = [one / other for one, other in zip(ours, locust, strict=True)]
+        figures["locust"] = Figure(unit="requests/s", runs=locust)
+        figures["times_locust"] = Figure(unit="times Locust", runs=times, bar=("at least", 5))
     return report(__doc__, figures)
 
 
