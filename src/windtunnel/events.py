@@ -9,9 +9,8 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import anyio
 import anyio.lowlevel
@@ -40,32 +39,28 @@ _YIELD_EVERY = 64
 Step = Literal["setup", "run", "abort", "teardown"]
 
 
-@dataclass(frozen=True, slots=True)
-class TrialAdded:
+class TrialAdded(NamedTuple):
     """A trial was stored and waits to be claimed."""
 
     trial: Trial
 
 
-@dataclass(frozen=True, slots=True)
-class TrialClaimed:
+class TrialClaimed(NamedTuple):
     """This worker holds the trial's lease."""
 
     trial: Trial
 
 
-@dataclass(frozen=True, slots=True)
-class TrialStarted:
-    """The trial has a slot and its environment is being set up."""
+class TrialStarted(NamedTuple):
+    """The trial has a slot and its set-up begins."""
 
     trial: Trial
     host: str
     runner_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepStarted:
-    """A step of the trial begins; the one before has ended."""
+class StepStarted(NamedTuple):
+    """A step after the set-up begins, which began with ``TrialStarted``; the one before has ended."""
 
     trial: Trial
     step: Step
@@ -73,16 +68,14 @@ class StepStarted:
     runner_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class TelemetryRecorded:
+class TelemetryRecorded(NamedTuple):
     """Samples of one trial have reached the database."""
 
     trial: Trial
     samples: Sequence[Sample]
 
 
-@dataclass(frozen=True, slots=True)
-class TrialFinished:
+class TrialFinished(NamedTuple):
     """The trial's outcome has reached the database.
 
     :ivar failure: why it did not succeed, None if it did.
@@ -94,8 +87,7 @@ class TrialFinished:
     host: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TrialRetried:
+class TrialRetried(NamedTuple):
     """The trial went back to the queue without an outcome.
 
     :ivar after: it is not claimed before this time has passed.
@@ -106,16 +98,14 @@ class TrialRetried:
     after: timedelta = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True)
-class TrialLost:
+class TrialLost(NamedTuple):
     """This worker has ended an attempt whose outcome nobody wants any more: the trial is not its own."""
 
     trial: Trial
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class EventsDropped:
+class EventsDropped(NamedTuple):
     """Here this subscription misses events: its reader was too slow.
 
     :ivar count: how many are missing at this place.

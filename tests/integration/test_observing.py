@@ -373,7 +373,7 @@ async def test_an_attempt_that_was_lost_may_wind_up_when_the_next_has_begun() ->
         watched.bus.publish(running(1, attempt=2))
         watched.bus.publish(finished(1, attempt=2))
     assert traces.outcomes == {(1, 1): "lost", (1, 2): "succeeded"}
-    assert traces.steps == {(1, 1): ["run"], (1, 2): ["run"]}
+    assert traces.steps == {(1, 1): ["setup", "run"], (1, 2): ["setup", "run"]}
 
 
 async def test_a_trial_whose_end_was_dropped_leaves_no_span_open() -> None:
@@ -388,7 +388,7 @@ async def test_a_trial_whose_end_was_dropped_leaves_no_span_open() -> None:
         assert traces.outcomes == {(1, 1): "unknown"}, "2 still runs"
         watched.bus.publish(finished(2))
     assert traces.outcomes == {(1, 1): "unknown", (2, 1): "succeeded"}
-    assert traces.steps == {(1, 1): ["run"], (2, 1): ["run"]}
+    assert traces.steps == {(1, 1): ["setup", "run"], (2, 1): ["setup", "run"]}
 
 
 async def test_an_error_of_the_block_passes_as_it_is() -> None:

@@ -118,6 +118,7 @@ class _Spans:
         match event:
             case TrialStarted(trial=trial, host=host):
                 self._start(trial, host)
+                self._step(trial, "setup")
             case StepStarted(trial=trial, step=step):
                 self._step(trial, step)
             case TrialFinished(trial=trial, result=result, failure=failure):

@@ -237,7 +237,7 @@ class Dispatcher:
 
     def _step(self, held: Held, slot: Slot | Placement, step: Step) -> None:
         held.step, held.since = step, time.time()
-        if self._bus.is_heard:
+        if step != "setup" and self._bus.is_heard:  # that one is told by TrialStarted
             self._bus.publish(StepStarted(held.trial, step, slot.host.name, slot.runner_id))
 
 
