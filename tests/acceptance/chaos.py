@@ -135,11 +135,15 @@ class Crowd(AbstractContextManager["Crowd"]):
             return connection.execute(sql).fetchone()[0]
 
     def strike(self, chance: random.Random, lease_s: float) -> None:
-        """Kill one of them, which is replaced, or freeze it for longer than its lease."""
+        """Kill one that runs trials, which is replaced, or freeze it for longer than its lease."""
         at_work = [worker for worker in self.workers if worker.is_at_work]
         if len(at_work) < 2 or self.kills + self.freezes >= self.most_strikes:
             return
-        worker = chance.choice(at_work)
+        owners = self.ask("SELECT group_concat(owner) FROM trial WHERE status = 3") or ""
+        with_trials = [worker for worker in at_work if f"/{worker.process.pid}/" in owners]
+        if not with_trials:
+            return
+        worker = chance.choice(with_trials)
         if (self.kills + self.freezes) % 3 == 2:
             worker.kill()
             self.kills += 1
