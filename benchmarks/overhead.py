@@ -1,30 +1,35 @@
 """What do leases, events and sampling add to a trial that costs nothing?
 
-The no-op trials of ``noop_trials`` through a scheduler into an SQLite file, bare and watched, in turn, each
-in a process of its own. Bare: a lease so long that no heartbeat comes, nobody listens, and the environment
-has no status to poll. Watched: a lease so short that heartbeats come three times a second, a subscriber that
-reads every event, and an environment that is polled every second and at the end of each run.
+The no-op trials of ``noop_trials`` through a scheduler into an SQLite file, bare and watched at the same
+time, each in a process and on a core of its own: what slows the machine down slows down both. Bare: a lease
+so long that no heartbeat comes, nobody listens, and the environment has no status to poll. Watched: a lease
+so short that heartbeats come three times a second, a subscriber that reads every event, and an environment
+that is polled every second and at the end of each run.
 
 * 5000 trials 8 at once, and 20 000 trials 500 at once: watched takes at most 10 % longer than bare
 
-Each run compares two neighbours, and every other run measures the watched one first; the figure is the median
-of these. Processor time, of the whole process, says how much of it is work. With ``--parts`` leases, events
-and sampling are also measured one by one.
+The one that is through first goes on, unmeasured, until the other is, too. A run is twice that, with the
+cores exchanged, since no two are alike, and what it adds the mean of both; the figure is the median of the
+runs. Processor time, of the whole process, says how much of it is work. With ``--parts`` leases, events and
+sampling are also measured one by one. Needs Linux and two cores.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import anyio
 
-from _report import TUNABLES, Figure, Stopwatch, parser, report, scratch
+from _report import TUNABLES, Bar, Figure, Stopwatch, parser, report, scratch
 from windtunnel import Environment, Host, RunResult, Scheduler, Status, StatusReport
 from windtunnel.config.build import assemble
 from windtunnel.config.load import LoadedConfig, from_mapping
@@ -44,6 +49,13 @@ LEAST_BEATS = 3
 class Cost(NamedTuple):
     wall_s: float
     cpu_s: float
+
+
+class Pair(NamedTuple):
+    """Of what ran at the same time."""
+
+    bare: Cost
+    watched: Cost
 
 
 class Quiet(Environment):
@@ -120,19 +132,38 @@ async def heard(scheduler: Scheduler, trials: int) -> None:
 # All cases
 
 
-def in_fresh_process(kind: str, trials: int, concurrency: int) -> Cost:
+def in_process(kind: str, trials: int, concurrency: int, core: int) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--case", kind, str(trials), str(concurrency)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=600)
-    return Cost(*json.loads(done.stdout))
+    return subprocess.Popen(
+        ["taskset", "--cpu-list", str(core), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
-def side_by_side(kinds: tuple[str, ...], trials: int, concurrency: int) -> dict[str, Cost]:
-    """One after the other: a slow minute hits all."""
-    return {kind: in_fresh_process(kind, trials, concurrency) for kind in kinds}
+def side_by_side(kind: str, trials: int, concurrency: int, cores: tuple[int, int]) -> Pair:
+    """Bare and ``kind`` at the same time."""
+    with (
+        in_process("bare", trials, concurrency, cores[0]) as bare,
+        in_process(kind, trials, concurrency, cores[1]) as watched,
+    ):
+        costs = [Cost(*json.loads(one.stdout.readline())) for one in (bare, watched) if one.stdout]
+        for one in (bare, watched):  # neither alone until both are through
+            one.kill()
+    return Pair(*costs)
+
+
+def endlessly(kind: str, trials: int, concurrency: int) -> None:
+    """Print what it costs, again and again: nobody reads more than the first."""
+    while True:
+        with scratch() as folder:
+            cost = asyncio.run(measured(folder, KINDS[kind], trials, concurrency))
+            print(json.dumps(cost), flush=True)
 
 
 def main() -> int:
-    options = parser(__doc__, runs=5, peers=False)
+    options = parser(__doc__, runs=3, peers=False)
     options.add_argument("--parts", action="store_true", help="also measure each part on its own")
     options.add_argument(
         "--case", nargs=3, metavar=("KIND", "TRIALS", "CONCURRENCY"), help="measure one case in this process"
@@ -140,37 +171,33 @@ def main() -> int:
     chosen = options.parse_args()
     if chosen.case is not None:
         kind, trials, concurrency = chosen.case
-        with scratch() as folder:
-            print(json.dumps(asyncio.run(measured(folder, KINDS[kind], int(trials), int(concurrency)))))
-        return 0
-    kinds = tuple(KINDS) if chosen.parts else ("bare", "watched")
+        endlessly(kind, int(trials), int(concurrency))
+    kinds = ("watched", *PARTS) if chosen.parts else ("watched",)
+    one, another, *_ = sorted(os.sched_getaffinity(0))
     figures: dict[str, Figure] = {}
     for trials, concurrency in CASES:
-        runs = [
-            side_by_side(kinds if number % 2 == 0 else kinds[::-1], trials, concurrency)
-            for number in range(chosen.runs)
-        ]
-        figures |= _figures(f"{trials}_at_{concurrency}", trials, kinds, runs)
+        for kind in kinds:
+            runs = [
+                [side_by_side(kind, trials, concurrency, cores) for cores in ((one, another), (another, one))]
+                for _ in range(chosen.runs)
+            ]
+            figures |= _figures(f"{trials}_at_{concurrency}", trials, kind, runs)
     return report(__doc__, figures)
 
 
-def _figures(
-    name: str, trials: int, kinds: tuple[str, ...], runs: list[dict[str, Cost]]
-) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
-    for kind in kinds:
-        rates = [trials / run[kind].wall_s for run in runs]
-        figures[f"{name}_{kind}"] = Figure(unit="trials/s", runs=rates)
-        if kind == "bare":
-            continue
-        wall = [(run[kind].wall_s / run["bare"].wall_s - 1) * 100 for run in runs]
-        cpu = [(run[kind].cpu_s / run["bare"].cpu_s - 1) * 100 for run in runs]
-        bar = BAR_PERCENT if kind == "watched" else None
-        figures[f"{name}_{kind}_adds"] = Figure(
-            unit="%", runs=wall, bar=None if bar is None else ("at most", bar)
-        )
-        figures[f"{name}_{kind}_adds_cpu"] = Figure(unit="%", runs=cpu)
-    return figures
+def _figures(name: str, trials: int, kind: str, runs: list[list[Pair]]) -> dict[str, Figure]:
+    def mean(of: Callable[[Pair], float]) -> list[float]:
+        return [statistics.geometric_mean(of(pair) for pair in pairs) for pairs in runs]
+
+    wall = mean(lambda pair: pair.watched.wall_s / pair.bare.wall_s)
+    cpu = mean(lambda pair: pair.watched.cpu_s / pair.bare.cpu_s)
+    bar: Bar | None = ("at most", BAR_PERCENT) if kind == "watched" else None
+    return {
+        f"{name}_beside_{kind}_bare": Figure(unit="trials/s", runs=mean(lambda p: trials / p.bare.wall_s)),
+        f"{name}_{kind}": Figure(unit="trials/s", runs=mean(lambda p: trials / p.watched.wall_s)),
+        f"{name}_{kind}_adds": Figure(unit="%", runs=[(one - 1) * 100 for one in wall], bar=bar),
+        f"{name}_{kind}_adds_cpu": Figure(unit="%", runs=[(one - 1) * 100 for one in cpu]),
+    }
 
 
 if __name__ == "__main__":

@@ -145,6 +145,7 @@ class Subscription:
         self._gap = 0
         self._ended = False
         self._waiter: anyio.Event | None = None
+        self._is_woken = False
         self._read = 0
 
     @property
@@ -162,7 +163,8 @@ class Subscription:
             self._mark_gap()
         self._buffer.append(event)
         self._room -= 1
-        if self._waiter is not None:
+        if self._waiter is not None and not self._is_woken:
+            self._is_woken = True  # once for all that comes before it reads
             self._waiter.set()
         return True
 
@@ -233,7 +235,7 @@ class Subscription:
     async def _wait(self) -> None:
         if self._waiter is not None:
             raise anyio.BusyResourceError("reading from")
-        self._waiter = anyio.Event()
+        self._waiter, self._is_woken = anyio.Event(), False
         try:
             await self._waiter.wait()
         finally:

@@ -57,6 +57,7 @@ class Sampler:
     def __init__(self, *, period: timedelta, timeout: timedelta) -> None:
         self._period_s = period.total_seconds()
         self._timeout = timeout
+        self._timeout_s = timeout.total_seconds()
         # In the order in which they are due: all have the same period.
         self._waiting: dict[Sampled, None] = {}
         # Likewise: last polls with the time at which they have taken too long.
@@ -64,7 +65,9 @@ class Sampler:
 
     def begin(self, environment: Polled, sink: TelemetrySink) -> Sampled:
         """Poll from now on; until ``end``."""
-        return self._wait(Sampled(environment, sink, 0.0))
+        sampled = Sampled(environment, sink, time.monotonic() + self._period_s)
+        self._waiting[sampled] = None
+        return sampled
 
     async def end(self, sampled: Sampled) -> None:
         """Poll no more. When it returns no poll is under way, but one that ignores its cancellation."""
@@ -72,7 +75,7 @@ class Sampler:
         if sampled.poll is not None:
             sampled.gone = anyio.Event()
             sampled.poll.cancel()
-            with anyio.move_on_after(self._timeout.total_seconds(), shield=True):
+            with anyio.move_on_after(self._timeout_s, shield=True):
                 await sampled.gone.wait()
 
     async def tail(self, environment: Polled, sink: TelemetrySink, scope: anyio.CancelScope) -> None:
@@ -81,7 +84,7 @@ class Sampler:
         :param scope: of the trial, in which only this is left to be cut off when it takes too long. A scope
             and a timer of its own would cost more than the poll.
         """
-        self._tails[scope] = time.monotonic() + self._timeout.total_seconds()
+        self._tails[scope] = time.monotonic() + self._timeout_s
         try:
             await poll(environment, sink)
         except anyio.get_cancelled_exc_class():
@@ -92,7 +95,7 @@ class Sampler:
 
     async def run(self) -> None:
         """Poll what is due until cancelled, and cut off what takes too long."""
-        at_most = min(self._period_s, self._timeout.total_seconds())
+        at_most = min(self._period_s, self._timeout_s)
         async with anyio.create_task_group() as polls:
             while True:
                 first = next(iter(self._waiting), None)
@@ -124,12 +127,8 @@ class Sampler:
             if sampled.gone is not None:
                 sampled.gone.set()
         if sampled.gone is None:
-            self._wait(sampled)
-
-    def _wait(self, sampled: Sampled) -> Sampled:
-        sampled.due = time.monotonic() + self._period_s
-        self._waiting[sampled] = None
-        return sampled
+            sampled.due = time.monotonic() + self._period_s
+            self._waiting[sampled] = None
 
 
 async def _limited_poll(environment: Polled, sink: TelemetrySink, *, timeout: timedelta) -> None:
