@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, NamedTuple, Self
 
@@ -105,7 +106,8 @@ class TrialLost(NamedTuple):
     reason: str
 
 
-class EventsDropped(NamedTuple):
+@dataclass(frozen=True, slots=True)  # not a tuple as the others: those have a count of their own
+class EventsDropped:
     """Here this subscription misses events: its reader was too slow.
 
     :ivar count: how many are missing at this place.
