@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import itertools
 import shutil
 import sysconfig
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ import windtunnel
 
 __all__ = ["Identity", "bundle", "identity"]
 
-_OWN = ("__init__.py", "concurrency.py", "errors.py", "options.py")
+_OWN = ("*.py", "loadgen/*.py", "tunables/*.py")
+"""The load generator, and the layers below it that it may import."""
+
 _LIBRARIES = (
     "annotated_types",
     "anyio",
@@ -72,7 +75,7 @@ def bundle(folder: Path) -> None:
 def _modules() -> Iterator[tuple[str, Path]]:
     """Each file: where it belongs, and where it is."""
     own = Path(windtunnel.__file__).parent
-    for source in (*(own / name for name in _OWN), *own.glob("loadgen/*.py")):
+    for source in itertools.chain.from_iterable(map(own.glob, _OWN)):
         yield f"windtunnel/{source.relative_to(own)}", source
     for name in _LIBRARIES:
         spec = importlib.util.find_spec(name)
