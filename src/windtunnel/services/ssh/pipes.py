@@ -23,7 +23,7 @@ from windtunnel.services.ssh.shell import MARK
 __all__ = ["Pipe", "PipeSessions", "Pipes", "SshPipes", "operand", "pool_of"]
 
 _SHELL = "/bin/sh"
-_GRACE_S = 2.0  # a busy host needs a while to remove what was not completed
+_GRACE_S = 5.0  # a busy host needs a while to remove what was not completed
 _MOST_SAID = 4096
 _LONGEST_LINE = 64 * 1024
 _LINES_AT_ONCE = 1000
