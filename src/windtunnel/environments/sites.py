@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,6 +24,7 @@ from windtunnel.protocols import (
     ScriptResult,
     Services,
 )
+from windtunnel.scratch import make_scratch
 
 __all__ = ["LocalSite", "RemoteSite", "Site"]
 
@@ -235,7 +235,7 @@ async def _scratch(name: str) -> AsyncIterator[Path]:
 def _make_directory(path: str | None) -> Path:
     try:
         if path is None:
-            return Path(tempfile.mkdtemp(prefix="windtunnel-"))
+            return make_scratch()
         directory = Path(path).expanduser().absolute()
         directory.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as exc:  # the latter: nobody has such a home

@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import windtunnel
-
 __all__ = ["Identity", "bundle", "identity"]
 
 _OWN = ("*.py", "loadgen/*.py", "tunables/*.py")
@@ -74,7 +72,7 @@ def bundle(folder: Path) -> None:
 
 def _modules() -> Iterator[tuple[str, Path]]:
     """Each file: where it belongs, and where it is."""
-    own = Path(windtunnel.__file__).parent
+    own = Path(__file__).parents[1]
     for source in itertools.chain.from_iterable(map(own.glob, _OWN)):
         yield f"windtunnel/{source.relative_to(own)}", source
     for name in _LIBRARIES:
