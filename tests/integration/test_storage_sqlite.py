@@ -25,7 +25,7 @@ from windtunnel.errors import (
     StorageError,
     StorageUnavailable,
 )
-from windtunnel.model import Status
+from windtunnel.model import NewTrial, Status
 from windtunnel.storage import Experiment, open_storage, sqlite
 from windtunnel.testing.storage_fixtures import (
     LEASE,
@@ -117,10 +117,15 @@ class TestPlans(StorageFixtures):
         assert plans
         return plans
 
+    @pytest.fixture
+    def many(self) -> list[NewTrial]:
+        """Made before the loop runs, which that would hold up."""
+        return [new(i) for i in range(20_000)]
+
     async def test_claiming(
-        self, path: Path, experiment: Experiment, statements: list[tuple[str, Any]]
+        self, path: Path, experiment: Experiment, statements: list[tuple[str, Any]], many: list[NewTrial]
     ) -> None:
-        await experiment.add_trials([new(i) for i in range(20_000)])
+        await experiment.add_trials(many)
         statements.clear()
         trials = await experiment.claim("w1", limit=50, lease=LEASE)
         reaping, claiming = self._plans(path, statements)
