@@ -208,17 +208,21 @@ class Experiment(Analysis, Holding, Sharing, Tradeoffs):
         rows = await converted(_new_row, new, at_once=_NEW_AT_ONCE)
         wanted = requests.Addition(self._key, rows, at_most, suggested, leader)
         added = await self._writer.submit(adding.add_trials, wanted)
-        trials = [
-            Trial(
+
+        def trial_of(stored: tuple[NewTrial, tuple[int, int]]) -> Trial:
+            one, (trial_id, config_id) = stored
+            return Trial(
                 experiment_id=self.experiment_id,
                 trial_id=trial_id,
                 config_id=config_id,
                 tunables=one.tunables,
                 parameters=one.parameters,
             )
-            for one, (trial_id, config_id) in zip(new, added, strict=False)
-        ]
-        for trial in trials:
+
+        with anyio.CancelScope(shield=True):  # they are stored: whoever is cancelled now shall know
+            pairs = list(zip(new, added, strict=False))
+            trials = await converted(trial_of, pairs, at_once=_NEW_AT_ONCE)
+        for trial in trials[-_REMEMBERED:]:
             self._remember(trial.config_id, trial.tunables)
         return trials
 
