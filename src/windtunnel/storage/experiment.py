@@ -220,8 +220,7 @@ class Experiment(Analysis, Holding, Sharing, Tradeoffs):
             )
 
         with anyio.CancelScope(shield=True):  # they are stored: whoever is cancelled now shall know
-            pairs = list(zip(new, added, strict=False))
-            trials = await converted(trial_of, pairs, at_once=_NEW_AT_ONCE)
+            trials = await converted(trial_of, list(zip(new, added, strict=False)), at_once=_NEW_AT_ONCE)
         for trial in trials[-_REMEMBERED:]:
             self._remember(trial.config_id, trial.tunables)
         return trials
